@@ -1,0 +1,94 @@
+"""Activations on disk: a folder a point, of safetensors shards, a manifest, and one index of tokens for all.
+
+<folder>/tokens.parquet              prompt_id, position, token_id: one row a kept token
+<folder>/<point>/00000.safetensors   tensor `activations` (rows, width), rows in the order of the index
+<folder>/<point>/manifest.json       shards with their rows, width, dtype; written last
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, read_table, replacing, write_json
+
+MANIFEST = "manifest.json"
+INDEX = "tokens.parquet"
+TENSOR = "activations"
+
+
+def write_shard(folder: Path, number: int, rows: Tensor) -> dict[str, Any]:
+    """Write one shard (rows, width); return its entry for the manifest."""
+    name = f"{number:05d}.safetensors"
+    with replacing(folder / name) as temporary:
+        save_file({TENSOR: rows.contiguous()}, temporary)
+    return {"file": name, "rows": len(rows)}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_json(folder / MANIFEST, manifest)
+
+
+class ActivationStore:
+    """The activations of one point, with the prompts they belong to.
+
+    prompt_ids: N ids in order; offsets: int64 (N + 1), prompt n has the rows offsets[n]:offsets[n + 1];
+    usable: bool (rows), False for first and special tokens, which pooling and training leave out (the first
+    token of a sequence is an attention sink, with norms many times the others').
+    """
+
+    def __init__(self, folder: Path, point: str) -> None:
+        """Raise UserError when files are missing, damaged, or do not belong together."""
+        self.folder = folder / point
+        manifest = read_json(self.folder / MANIFEST)
+        index = read_table(folder / INDEX)
+        self.width: int = manifest["width"]
+        self.shards: list[dict[str, Any]] = manifest["shards"]
+        if sum(shard["rows"] for shard in self.shards) != index.num_rows:
+            raise UserError(
+                f"{self.folder} has {sum(shard['rows'] for shard in self.shards)} rows where {folder / INDEX} has "
+                f"{index.num_rows}: run 'dvc repro' to extract again"
+            )
+        ids = index["prompt_id"].to_numpy()
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        self.prompt_ids: list[str] = ids[starts].tolist()
+        self.offsets = np.append(starts, len(ids)).astype(np.int64)
+        special = np.isin(index["token_id"].to_numpy(), manifest["special_ids"])
+        self.usable = ~special & (index["position"].to_numpy() > 0)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def shard_rows(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first row, activations (rows, width) in the stored dtype) shard by shard."""
+        first = 0
+        for shard in self.shards:
+            path = self.folder / shard["file"]
+            try:
+                with safe_open(path, framework="pt") as file:
+                    rows = file.get_tensor(TENSOR)
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
+            if rows.shape != (shard["rows"], self.width):
+                raise UserError(f"{path} is not the shard of its manifest: run 'dvc repro' to extract again")
+            yield first, rows
+            first += len(rows)
+
+    def prompts(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield (first prompt, end prompt, rows) shard by shard: shards hold whole prompts."""
+        for first, rows in self.shard_rows():
+            start, end = np.searchsorted(self.offsets, [first, first + len(rows)])
+            yield int(start), int(end), rows
+
+    def read(self, rows: np.ndarray | None = None) -> Tensor:
+        """The activations of the rows where the bool array `rows` (len(self)) is true, or of all."""
+        if rows is None:
+            return torch.cat([shard for _, shard in self.shard_rows()])
+        wanted = torch.from_numpy(rows)
+        return torch.cat([shard[wanted[first : first + len(shard)]] for first, shard in self.shard_rows()])

@@ -1,0 +1,106 @@
+"""Prompts as token ids: which tokens a prompt becomes, and which of them are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.progress import progress
+
+if TYPE_CHECKING:  # importing transformers takes seconds that readers of activations need not spend
+    from transformers import PreTrainedTokenizerBase
+
+PromptFormat = Literal["raw", "chat", "chat_thinking"]
+Keep = Literal["prompt", "all"]
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """The model's input for N prompts, and the tokens of each whose activations are kept.
+
+    ids: N integer arrays, what the model reads; kept: for each the positions in it that are kept, ascending.
+    special_ids: the tokenizer's special tokens, which pooling and training leave out.
+    """
+
+    prompt_ids: Sequence[str]
+    ids: Sequence[np.ndarray]
+    kept: Sequence[np.ndarray]
+    special_ids: Sequence[int]
+
+    def index(self) -> pa.Table:
+        """One row a kept token, prompt by prompt: prompt_id, position (in what the model reads), token_id."""
+        counts = [len(kept) for kept in self.kept]
+        positions = np.concatenate(self.kept)
+        token_ids = np.concatenate([ids[kept] for ids, kept in zip(self.ids, self.kept, strict=True)])
+        return pa.table(
+            {
+                "prompt_id": pa.array(np.repeat(np.array(self.prompt_ids, dtype=object), counts), pa.string()),
+                "position": pa.array(positions, pa.int32()),
+                "token_id": pa.array(token_ids, pa.int32()),
+            }
+        )
+
+
+def tokenise(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt_ids: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    prompt_format: PromptFormat = "raw",
+    keep: Keep = "prompt",
+) -> PromptTokens:
+    """Tokenise prompts, in order.
+
+    Args:
+        max_tokens: longer inputs are cut at their end.
+        prompt_format: `raw` is the prompt alone; `chat` and `chat_thinking` put it as a user's turn into the
+            tokenizer's chat template, thinking off or on, up to where the answer would start.
+        keep: `prompt` keeps the tokens of the prompt itself, `all` also those of the template.
+
+    Raises: UserError when the tokenizer has no chat template, or a prompt is left without tokens.
+    """
+    if prompt_format != "raw" and not tokenizer.chat_template:
+        raise UserError("the model's tokenizer has no chat template: set extract.prompt_format to raw")
+    ids: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
+    with progress(len(prompts), "tokenising", "prompt") as bar:
+        for prompt_id, prompt in zip(prompt_ids, prompts, strict=True):
+            tokens, mask = _encode(tokenizer, prompt, prompt_format, keep)
+            tokens, mask = tokens[:max_tokens], mask[:max_tokens]
+            if not mask.any():
+                raise UserError(
+                    f"prompt {prompt_id} has no token to keep within extract.max_tokens = {max_tokens}: "
+                    "raise it, or remove the prompt"
+                )
+            ids.append(tokens)
+            kept.append(np.flatnonzero(mask))
+            bar.update()
+    return PromptTokens(prompt_ids, ids, kept, sorted(set(tokenizer.all_special_ids)))
+
+
+def _encode(
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, prompt_format: PromptFormat, keep: Keep
+) -> tuple[np.ndarray, np.ndarray]:
+    """The token ids of one prompt, int64, and which of them are kept, bool."""
+    if prompt_format == "raw":
+        tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int64)
+        return tokens, np.ones(len(tokens), dtype=bool)
+    text: Any = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=prompt_format == "chat_thinking",
+    )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = np.array(encoded["input_ids"], dtype=np.int64)
+    if keep == "all":
+        return tokens, np.ones(len(tokens), dtype=bool)
+    # templates may strip the prompt; its first occurrence is the user's turn
+    content = prompt if prompt in text else prompt.strip()
+    start = text.index(content)
+    spans = np.array(encoded["offset_mapping"])
+    return tokens, (spans[:, 1] > start) & (spans[:, 0] < start + len(content))

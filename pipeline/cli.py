@@ -1,0 +1,78 @@
+"""How every command of this project starts and ends: arguments, fixed exit codes, one line per error."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from pipeline.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+_ITEM_HELP = {
+    "point": "hook point, one of extract.points in params.yaml",
+    "variant": "SAE variant, one of sae.variants in params.yaml",
+}
+
+
+def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
+    """Run a pipeline stage as a program; `items` are its positional arguments, handed to `main`.
+
+    Checks the whole of params.yaml first, so that a misspelt key of a late stage does not wait for the
+    early ones. Exits with 0, with 2 after one line on stderr for what a user can mend, or with 130 after
+    Ctrl-C. Anything else is a bug and keeps its traceback.
+    """
+    parser = argparse.ArgumentParser(
+        description=f"{(doc or '').strip()}\n\nReads params.yaml and the files of earlier stages below the "
+        "current directory; 'dvc repro' runs it when it is needed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for item in items:
+        parser.add_argument(item, help=_ITEM_HELP[item])
+    arguments = vars(parser.parse_args())
+
+    def run() -> None:
+        from pipeline.params.root import check_params_file
+
+        check_params_file()
+        main(**arguments)
+
+    exit_on_user_error(run)
+
+
+def exit_on_user_error(action: Callable[[], object]) -> None:
+    """Call `action`; turn what a user can mend into one line on stderr and exit code 2."""
+    try:
+        action()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        line = _user_line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _user_line(error: Exception) -> str | None:
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if any(_is_disk_full(cause) for cause in _chain(error)):
+        return (
+            f"the disk of {os.getcwd()} is full (or over its quota): free some space and run again; "
+            "finished files of earlier stages are kept"
+        )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # safetensors and pyarrow wrap the system's error; only their text keeps it
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

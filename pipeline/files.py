@@ -1,0 +1,95 @@
+"""Reading and writing the pipeline's files: whole or not at all, and the same bytes every time."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+
+METRIC_DECIMALS = 4
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it over `path` if the block succeeds, else delete it.
+
+    A reader never sees half a file, and since DVC hard-links outputs to its cache, nothing is ever written
+    in place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write sorted, indented JSON. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_metrics(path: Path, metrics: Any) -> None:
+    """Write a metrics file: numbers rounded to 4 decimals, NaN as null."""
+    write_json(path, _rounded(metrics))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return round(value, METRIC_DECIMALS) if value == value else None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Raise UserError when the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run 'dvc repro' to make it") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}): run 'dvc repro' to make it again") from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read one of the pipeline's own parquet files. Raise UserError when it is missing or damaged."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run 'dvc repro' to make it") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run 'dvc repro'") from None
+
+
+def sha256_of(path: Path, progress: Callable[[int], object] | None = None) -> str:
+    """The sha256 of a file in hex; `progress` is called with the number of bytes of each piece read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+            if progress:
+                progress(len(piece))
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""A model directory in Hugging Face format: what is read of it, whether it is whole, and loading it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.errors import UserError
+from pipeline.model.hub import model_files
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """Check a model directory; return its `architecture`, `layers`, `width`, `quantization` and `max_positions`.
+
+    Raises: UserError when config, tokenizer or weights are missing or damaged.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a directory: set model.path to a model in Hugging Face format")
+    config = load_config(directory)
+    load_tokenizer(directory)
+    _check_weights(directory)
+    quantization = getattr(config, "quantization_config", None) or {}
+    return {
+        "architecture": config.model_type,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "quantization": f"{quantization['quant_method']} {quantization.get('bits')}-bit" if quantization else None,
+        "max_positions": getattr(config, "max_position_embeddings", None),
+    }
+
+
+def load_config(directory: Path) -> Any:
+    """The model's configuration. Raise UserError when it is missing or not that of a text transformer."""
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{directory}: config.json is missing or not a known transformer's ({_first_line(error)}): "
+            "check the model directory"
+        ) from None
+    config = config.get_text_config()
+    if not getattr(config, "num_hidden_layers", None) or not getattr(config, "hidden_size", None):
+        raise UserError(f"{directory}: {config.model_type} is not a text transformer: choose another model")
+    return config
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raise UserError when there is none."""
+    problem = f"{directory} has no tokenizer that loads"
+    remedy = "add the tokenizer files (tokenizer.json, tokenizer_config.json) of the model"
+    if not any(file.name.startswith(("tokenizer", "vocab", "spiece")) for file in model_files(directory)):
+        raise UserError(f"{problem}: {remedy}")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise UserError(f"{problem} ({_first_line(error)}): {remedy}") from None
+    return tokenizer
+
+
+def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrainedModel:
+    """Load the first `blocks` transformer blocks, without a language-modelling head, ready for inference.
+
+    Args:
+        dtype: `float16`, `bfloat16`, `float32`, or `auto`: float32 on the CPU, else the checkpoint's own.
+        device: a torch device.
+
+    GPTQ checkpoints load through transformers' own choice of backend.
+    """
+    config = load_config(directory)
+    config.num_hidden_layers = blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
+    own = torch.float32 if device == "cpu" else config.dtype or torch.float32
+    wanted = own if dtype == "auto" else DTYPES[dtype]
+    quiet_gptqmodel()
+    try:
+        model = AutoModel.from_pretrained(
+            directory,
+            config=config,
+            dtype=wanted,
+            device_map={"": device},
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{directory}: the weights do not load ({_first_line(error)}): fetch or copy the model again"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def quiet_gptqmodel() -> None:
+    """Keep GPTQModel from logging its progress and settings; where it is not installed there is nothing to do."""
+    try:
+        from logbar import LogBar
+    except ImportError:
+        return
+    LogBar.shared().setLevel(logging.ERROR)
+
+
+def pick_device(device: str) -> str:
+    """`device`, where `auto` is the first of cuda, mps and cpu that is there. Raise UserError when it is not."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[device.split(":", maxsplit=1)[0]]:
+        raise UserError(f"extract.device = {device!r} is not available here: set it to auto or cpu")
+    return device
+
+
+def _check_weights(directory: Path) -> None:
+    weights = [file for file in model_files(directory) if file.suffix == ".safetensors"]
+    if not weights:
+        raise UserError(f"{directory} has no .safetensors weights: convert the model (pickles are never loaded)")
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt"):  # reads the header and compares it with the file's size
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{file} is damaged ({_first_line(error)}): delete it and fetch or copy the model again"
+            ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,60 @@
+"""models/model.lock.json: exactly which weights the activations come from, and where to find them again."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, sha256_of, write_json
+from pipeline.model.hub import fetch_hub_model, model_files
+from pipeline.progress import progress
+
+
+@dataclass(frozen=True)
+class ModelLock:
+    """What `extract` depends on: the weights themselves are not in DVC's cache unless they were made here."""
+
+    source: str  # tiny, hub or local
+    repo: str | None  # for hub
+    commit: str | None  # for hub, 40 hex digits
+    path: str | None  # for tiny and local
+    architecture: str
+    layers: int
+    width: int
+    quantization: str | None
+    max_positions: int | None
+    files: dict[str, dict[str, Any]]  # name -> sha256, size in bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelLock":
+        return cls(**read_json(path))
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    def locate(self) -> Path:
+        """The directory with the locked files, each checked by size and sha256; a hub model is fetched if need be.
+
+        Raises: UserError when a file is missing or is not the locked one.
+        """
+        if self.source == "hub":
+            assert self.repo is not None and self.commit is not None
+            directory = fetch_hub_model(self.repo, self.commit)
+        else:
+            directory = Path(str(self.path))
+        found = hash_files(directory)
+        for name, entry in self.files.items():
+            if found.get(name) != entry:
+                state = "differs from" if name in found else "is missing but stands in"
+                raise UserError(
+                    f"{directory / name} {state} models/model.lock.json: restore it, or run "
+                    "'dvc repro --force fetch_model' to lock the model as it is now"
+                )
+        return directory
+
+
+def hash_files(directory: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of every file of a model directory that the pipeline may read."""
+    files = model_files(directory)
+    with progress(sum(file.stat().st_size for file in files), "checking the model's files", "B") as bar:
+        return {file.name: {"sha256": sha256_of(file, bar.update), "size": file.stat().st_size} for file in files}

@@ -1,0 +1,52 @@
+"""The whole of params.yaml, with the checks that need more than one section.
+
+No stage reads its values from here, only from its own sections: this is what refuses a bad file before any
+stage starts, so it decides whether a stage runs and never what it writes.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.errors import UserError
+from pipeline.params.base import PARAMS_FILE, Section, read_file, validate
+from pipeline.params.data import DataParams, FilterParams, SplitParams
+from pipeline.params.model import ExtractParams, ModelParams, check_layers
+from pipeline.params.probe import EvaluateParams, ProbeParams
+from pipeline.params.sae import SaeParams
+
+
+class Params(Section):
+    """All sections."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: DataParams
+    filter: FilterParams
+    split: SplitParams
+    model: ModelParams
+    extract: ExtractParams
+    sae: SaeParams
+    probe: ProbeParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for key, cluster in (("probe.target", self.probe.target), ("sae.target", self.sae.target)):
+            if cluster >= len(self.data.clusters):
+                raise UserError(
+                    f"{PARAMS_FILE}: {key} = {cluster} is not allowed: data.clusters names clusters "
+                    f"0..{len(self.data.clusters) - 1}"
+                )
+        if self.sae.train_on != "all" and self.sae.target != self.probe.target:
+            raise UserError(
+                f"{PARAMS_FILE}: sae.target = {self.sae.target} is not allowed: with sae.train_on = "
+                f"{self.sae.train_on} it must equal probe.target = {self.probe.target}"
+            )
+        if self.model.source == "tiny":
+            check_layers(self.extract, self.model.tiny.layers)
+        return self
+
+
+def check_params_file() -> None:
+    """Raise UserError when anything in params.yaml is wrong, in whichever section."""
+    validate("", Params, read_file())

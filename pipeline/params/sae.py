@@ -1,0 +1,49 @@
+"""The section `sae`: which sparse autoencoders are trained, on what and how."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from pipeline.params.base import Section
+
+Architecture = Literal["topk", "batch_topk"]
+TrainOn = Literal["all", "target", "non_target"]
+
+
+class VariantParams(Section):
+    """One sparse autoencoder and its training. The keys with a default may be left out."""
+
+    architecture: Architecture
+    width: Annotated[int, Field(ge=2)]
+    k: Annotated[int, Field(ge=1)]
+    lr: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+    epochs: Annotated[int, Field(ge=1)] = 10
+    aux_coefficient: Annotated[float, Field(ge=0)] = 1 / 32
+
+    @field_validator("k")
+    @classmethod
+    def _at_most_width(cls, k: int, info: ValidationInfo) -> int:
+        if k > info.data.get("width", k):
+            raise ValueError(f"should be at most the variant's width, {info.data['width']}")
+        return k
+
+
+class SaeParams(Section):
+    """Which variants are trained, and on which prompts."""
+
+    train_on: TrainOn
+    target: Annotated[int, Field(ge=0)]
+    held_out_fraction: Annotated[float, Field(gt=0, lt=1)]
+    variants: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")], VariantParams]
+    train: Annotated[list[str], Field(min_length=1)]
+
+    @field_validator("train")
+    @classmethod
+    def _known_once(cls, train: list[str], info: ValidationInfo) -> list[str]:
+        variants = info.data.get("variants", train)
+        if not set(train) <= set(variants):
+            raise ValueError(f"should name variants of sae.variants: {', '.join(variants)}")
+        if len(set(train)) < len(train):
+            raise ValueError("should not name a variant twice")
+        return train

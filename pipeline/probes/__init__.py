@@ -1,0 +1,1 @@
+"""Classifiers on prompts, dense activations and SAE latents, and the judge that compares their scores."""

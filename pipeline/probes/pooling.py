@@ -1,0 +1,101 @@
+"""From one vector a token to one vector a prompt."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from pipeline.activations.store import ActivationStore
+from pipeline.errors import UserError
+from pipeline.progress import progress
+
+CHUNK = 2048  # tokens encoded at once
+Matrix: TypeAlias = Any  # a numpy array, or a scipy.sparse.csr_array
+
+
+def pooled(
+    store: ActivationStore,
+    prompt_ids: Sequence[str],
+    poolings: Sequence[str],
+    encode: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Matrix]:
+    """Features (prompts, width) of the given prompts, in their order, for each pooling.
+
+    Args:
+        poolings: `mean`, `max` and `last` of the usable tokens (not first, not special; a prompt without any
+            is pooled over all its tokens).
+        encode: applied to the activations (tokens, d) before pooling, such as `Sae.encode`; the features are
+            then sparse, and no more than a few thousand tokens are ever dense at once.
+
+    Raises: UserError when the store lacks a prompt.
+    """
+    place = {prompt_id: number for number, prompt_id in enumerate(store.prompt_ids)}
+    missing = next((prompt_id for prompt_id in prompt_ids if prompt_id not in place), None)
+    if missing is not None:
+        raise UserError(f"{store.folder} has no activations of prompt {missing}: run 'dvc repro' to extract again")
+    wanted = np.zeros(len(store.prompt_ids), dtype=bool)
+    wanted[[place[prompt_id] for prompt_id in prompt_ids]] = True
+
+    pieces: dict[str, list[Matrix]] = {pooling: [] for pooling in poolings}
+    order: list[int] = []
+    with progress(len(prompt_ids), "pooling", "prompt") as bar:
+        for start, end, rows in store.prompts():
+            for numbers, chunk, starts in _chunks(store, start, end, rows, wanted):
+                states = chunk.float()
+                states = states if encode is None else encode(states)
+                for pooling in poolings:
+                    features = _POOLINGS[pooling](states.numpy(), starts)
+                    pieces[pooling].append(features if encode is None else sparse.csr_array(features))
+                order.extend(numbers)
+                bar.update(len(numbers))
+    row_of = {number: row for row, number in enumerate(order)}
+    rows_wanted = [row_of[place[prompt_id]] for prompt_id in prompt_ids]
+    stack = np.concatenate if encode is None else _stack_sparse
+    return {pooling: stack(parts)[rows_wanted] for pooling, parts in pieces.items()}
+
+
+def _chunks(
+    store: ActivationStore, start: int, end: int, rows: Tensor, wanted: np.ndarray
+) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
+    """Cut a shard into (prompt numbers, their usable rows, where each prompt starts in them)."""
+    first = store.offsets[start]
+    numbers: list[int] = []
+    places: list[np.ndarray] = []
+    for number in np.flatnonzero(wanted[start:end]) + start:
+        span = np.arange(store.offsets[number], store.offsets[number + 1])
+        usable = span[store.usable[span]]
+        numbers.append(int(number))
+        places.append((usable if len(usable) else span) - first)
+        if sum(map(len, places)) >= CHUNK:
+            yield _chunk(numbers, places, rows)
+            numbers, places = [], []
+    if numbers:
+        yield _chunk(numbers, places, rows)
+
+
+def _chunk(numbers: list[int], places: list[np.ndarray], rows: Tensor) -> tuple[list[int], Tensor, np.ndarray]:
+    starts = np.cumsum([0, *(len(place) for place in places[:-1])])
+    return numbers, rows[torch.from_numpy(np.concatenate(places))], starts
+
+
+def _mean(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    counts = np.diff(np.append(starts, len(states)))
+    return np.asarray(np.add.reduceat(states, starts, axis=0) / counts[:, None].astype(np.float32))
+
+
+def _max(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum.reduceat(states, starts, axis=0))
+
+
+def _last(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.asarray(states[np.append(starts[1:], len(states)) - 1])
+
+
+def _stack_sparse(parts: Sequence[Matrix]) -> sparse.csr_array:
+    return sparse.csr_array(sparse.vstack(parts))
+
+
+_POOLINGS = {"mean": _mean, "max": _max, "last": _last}

@@ -1,0 +1,27 @@
+"""One progress bar for all long work: a bar on a terminal, plain lines every half minute elsewhere."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class _Lines:
+    """A file for tqdm that ends each refresh with a newline instead of going back to the line's start."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip("\r\n ") + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(total: int | float, description: str, unit: str) -> "tqdm[Any]":
+    """A tqdm bar with rate and ETA: `bar.update(n)` after n of `total` `unit`s; use it as a context manager."""
+    common: dict[str, Any] = {"total": total, "desc": description, "unit": unit, "unit_scale": True}
+    if sys.stderr.isatty():
+        return tqdm(**common, file=sys.stderr, dynamic_ncols=True)
+    return tqdm(**common, file=_Lines(), mininterval=SECONDS_BETWEEN_LINES, ncols=100, delay=SECONDS_BETWEEN_LINES)

@@ -1,0 +1,125 @@
+"""From a source's own table to the one that every later stage reads: prompt_id, prompt, source, cluster."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+
+RAW_SCHEMA = pa.schema(
+    [("prompt_id", pa.string()), ("prompt", pa.string()), ("source", pa.string()), ("cluster", pa.int64())]
+)
+
+
+def to_raw_table(
+    table: pa.Table,
+    columns: Mapping[str, str],
+    clusters: int,
+    max_prompt_chars: int,
+    extra_columns: Literal["refuse", "drop"],
+    origin: str,
+) -> pa.Table:
+    """Check a source's rows and give them ids.
+
+    Args:
+        table: the source's rows, with its own column names and types.
+        columns: for each of `prompt`, `source`, `cluster` the source's column.
+        clusters: how many clusters there are; a cluster is an integer in 0..clusters-1.
+        max_prompt_chars: a longer prompt is an error.
+        extra_columns: what to do with columns that `columns` does not name.
+        origin: what messages call the source.
+
+    Returns: a table of RAW_SCHEMA in the order of the rows.
+    Raises: UserError that names the origin, the row (from 1) and the column.
+    """
+    _check_columns(table.column_names, columns, extra_columns, origin)
+    if table.num_rows == 0:
+        raise UserError(f"{origin} has no rows: choose another source of prompts")
+    values = {name: table.column(column).to_pylist() for name, column in columns.items()}
+    prompts = [_prompt(value, max_prompt_chars, f"{origin}, row {row}") for row, value in _rows(values["prompt"])]
+    sources = [_source(value, f"{origin}, row {row}") for row, value in _rows(values["source"])]
+    labels = [_cluster(value, clusters, f"{origin}, row {row}") for row, value in _rows(values["cluster"])]
+    ids = prompt_ids(prompts, sources, labels)
+    return pa.table([ids, prompts, sources, labels], schema=RAW_SCHEMA)
+
+
+def prompt_ids(prompts: list[str], sources: list[str], clusters: list[int]) -> list[str]:
+    """Ids that depend on the rows' content alone, so that reordering the rows changes none of them.
+
+    An id is a hash of the text; further rows of the same text, ordered by cluster and source, get -1, -2, ...
+    appended.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: (clusters[row], sources[row]))
+    seen: Counter[str] = Counter()
+    ids = [""] * len(prompts)
+    for row in order:
+        digest = hashlib.sha256(prompts[row].encode()).hexdigest()[:16]
+        ids[row] = f"{digest}-{seen[digest]}" if seen[digest] else digest
+        seen[digest] += 1
+    return ids
+
+
+def _rows(values: list[Any]) -> Any:
+    return enumerate(values, start=1)
+
+
+def _check_columns(present: list[str], columns: Mapping[str, str], extra: str, origin: str) -> None:
+    wanted = list(columns.values())
+    missing = [column for column in wanted if column not in present]
+    if missing:
+        raise UserError(
+            f"{origin}: column '{missing[0]}' is missing (it has: {', '.join(present)[:200]}): "
+            "set data.columns to its names"
+        )
+    others = [column for column in present if column not in wanted]
+    if others and extra == "refuse":
+        raise UserError(
+            f"{origin}: unknown column '{others[0][:80]}': remove it, or set data.extra_columns to drop to leave out "
+            "all but the columns that data.columns names"
+        )
+
+
+def _prompt(value: Any, max_chars: int, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: the prompt is {_shown(value)}, not text: mend or remove the row")
+    if len(value) > max_chars:
+        raise UserError(
+            f"{where}: the prompt has {len(value)} characters, more than data.max_prompt_chars = {max_chars}: "
+            "shorten it, or raise the key if that is no mistake"
+        )
+    # blank prompts are for the filter to count; one of control characters alone is a damaged row
+    if value.strip() and all(unicodedata.category(character).startswith("C") for character in value.strip()):
+        raise UserError(f"{where}: the prompt {_shown(value)} holds only control characters: mend or remove the row")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: the prompt holds half a surrogate pair: mend or remove the row") from None
+    return value
+
+
+def _source(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: the source is {_shown(value)}, not a name: mend or remove the row")
+    return value
+
+
+def _cluster(value: Any, clusters: int, where: str) -> int:
+    number = value
+    if isinstance(value, str):
+        number = int(value) if value.strip().removeprefix("-").isdecimal() else None
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < clusters:
+        raise UserError(
+            f"{where}: the cluster is {_shown(value)}, not an integer in 0..{clusters - 1}: mend or remove the row, "
+            "or list the names of all clusters in data.clusters"
+        )
+    return number
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else ascii(value)[:60]

@@ -1,0 +1,40 @@
+"""One look for all figures: sizes, a colour-blind safe palette, and how they are saved."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.files import replacing
+
+# Okabe & Ito 2008, "Color Universal Design", without its yellow, which is too pale for lines on white
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+HEAT_MAP = "cividis"
+LINE_STYLES = ["-", "--", ":", "-."]
+RASTER_DPI = 150
+
+
+def save_figure(path: Path, draw: Callable[[Axes], object], width: float = 7.0, height: float = 4.5) -> None:
+    """Make a figure of one axes (size in inches), let `draw` fill it, and write it as a PNG.
+
+    The same data gives the same bytes: no date or version is written.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=RASTER_DPI, metadata={"Software": None})
+
+
+def line_look(index: int) -> dict[str, str]:
+    """Colour and line style of the index-th line: told apart by both."""
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)],
+    }

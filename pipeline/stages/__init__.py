@@ -1,0 +1,17 @@
+"""One module a stage of dvc.yaml: it reads its params and files, calls the library, and writes files.
+
+Running a stage imports this package first, which makes the libraries quiet: a stage speaks through its progress
+bars, its metrics and its errors.
+"""
+
+import logging
+import os
+
+# threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# GPTQModel's thread pool fails with more workers than cores
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(os.cpu_count() or 1))
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)

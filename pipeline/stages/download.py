@@ -1,0 +1,58 @@
+"""Stage download: prompts from the sample generator, the hub or a file, checked and given stable ids."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline import paths
+from pipeline.cli import run_stage
+from pipeline.files import write_metrics, write_table
+from pipeline.hub import resolve_commit
+from pipeline.params.base import read
+from pipeline.params.data import DataParams
+from pipeline.prompts.hub import load_hub_prompts
+from pipeline.prompts.local import load_local_prompts
+from pipeline.prompts.raw import to_raw_table
+from pipeline.prompts.sample import sample_prompts
+
+
+def main() -> None:
+    data = read("data", DataParams)
+    seed = read("seed", int)
+    table, origin, commit = _load(data, seed)
+    columns = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
+    raw = to_raw_table(
+        table,
+        columns if data.source == "sample" else data.columns.model_dump(),
+        len(data.clusters),
+        data.max_prompt_chars,
+        data.extra_columns,
+        origin,
+    )
+    write_table(paths.RAW_PROMPTS, raw)
+    write_metrics(
+        paths.METRICS / "download.json",
+        {
+            "source": data.source,
+            "origin": origin,
+            "commit": commit,
+            "rows": raw.num_rows,
+            "rows_by_cluster": {
+                name: raw["cluster"].to_pylist().count(cluster) for cluster, name in enumerate(data.clusters)
+            },
+        },
+    )
+
+
+def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
+    """The source's table, what messages call it, and its commit if it has one."""
+    if data.source == "sample":
+        return sample_prompts(data.sample_rows, seed), "sample", None
+    if data.source == "local":
+        return load_local_prompts(Path(data.path)), Path(data.path).name, None
+    commit = resolve_commit(data.repo, data.revision, "dataset")
+    return load_hub_prompts(data.repo, commit, data.split), data.repo, commit
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)

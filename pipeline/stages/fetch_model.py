@@ -1,0 +1,72 @@
+"""Stage fetch_model: make, fetch or find the language model, and lock the hashes of its files."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.cli import run_stage
+from pipeline.files import write_metrics
+from pipeline.hub import resolve_commit
+from pipeline.model.checkpoint import describe
+from pipeline.model.hub import fetch_hub_model
+from pipeline.model.lock import ModelLock, hash_files
+from pipeline.model.quantise import quantise
+from pipeline.model.tiny import perplexity, train_language_model, train_tokenizer
+from pipeline.params.base import read
+from pipeline.params.model import ModelParams, TinyParams
+from pipeline.prompts.sample import sample_prompts
+
+# added to the seed, so that the model reads other text than the prompt set and is tested on yet other text
+TRAIN_SEED, HELD_OUT_SEED, HELD_OUT_PROMPTS = 1_000_003, 2_000_003, 500
+CALIBRATION_PROMPTS = 256
+
+
+def main() -> None:
+    model = read("model", ModelParams)
+    seed = read("seed", int)
+    shutil.rmtree(paths.TINY_MODEL, ignore_errors=True)
+    paths.TINY_MODEL.mkdir(parents=True)  # DVC wants the output to exist; it is empty unless the model is made here
+    metrics: dict[str, Any] = {}
+    repo = commit = None
+    if model.source == "tiny":
+        directory = paths.TINY_MODEL
+        metrics = make_tiny_model(directory, model.tiny, seed)
+    elif model.source == "local":
+        directory = Path(model.path)
+    else:
+        repo, commit = model.repo, resolve_commit(model.repo, model.revision, "model")
+        directory = fetch_hub_model(repo, commit)
+    facts = describe(directory)
+    ModelLock(
+        source=model.source,
+        repo=repo,
+        commit=commit,
+        path=None if model.source == "hub" else str(directory),
+        files=hash_files(directory),
+        **facts,
+    ).write(paths.MODEL_LOCK)
+    write_metrics(paths.METRICS / "model.json", facts | {"source": model.source, "commit": commit} | metrics)
+
+
+def make_tiny_model(directory: Path, tiny: TinyParams, seed: int) -> dict[str, Any]:
+    """Train a small language model, quantise it into `directory`; return its perplexity before and after."""
+    texts = sample_prompts(tiny.train_prompts, seed + TRAIN_SEED)["prompt"].to_pylist()
+    held_out = sample_prompts(HELD_OUT_PROMPTS, seed + HELD_OUT_SEED)["prompt"].to_pylist()
+    tokenizer = train_tokenizer(texts, tiny.vocabulary)
+    model = train_language_model(texts, tokenizer, layers=tiny.layers, width=tiny.width, steps=tiny.steps, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        full = Path(folder)
+        model.save_pretrained(full)
+        tokenizer.save_pretrained(full)
+        quantise(full, directory, texts[:: len(texts) // CALIBRATION_PROMPTS], tokenizer)
+        return {
+            "parameters": sum(weights.numel() for weights in model.parameters()),
+            "perplexity_before_quantisation": perplexity(full, held_out, tokenizer),
+            "perplexity": perplexity(directory, held_out, tokenizer),
+        }
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)

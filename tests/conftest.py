@@ -1,0 +1,3 @@
+"""The same process settings for the tests as for the stages, before anything imports torch."""
+
+import pipeline.stages  # noqa: F401

@@ -1,0 +1,125 @@
+"""What several test files need: params with changes, stages run as a user would, small models and prompts."""
+
+import contextlib
+import csv
+import importlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+from stage_code import ROOT
+
+SMALL = {
+    "data.source": "local",
+    "data.path": "prompts.csv",
+    "model.source": "local",
+    "model.path": "lm",
+    "extract.points": ["resid_post.1"],
+    "extract.max_tokens": 64,
+    "extract.batch_tokens": 512,
+    "sae.variants.batch_topk.width": 64,
+    "sae.variants.batch_topk.k": 4,
+    "sae.variants.batch_topk.epochs": 1,
+    "sae.variants.topk.width": 64,
+    "sae.variants.topk.k": 4,
+    "sae.variants.topk.epochs": 1,
+    "probe.poolings": ["mean"],
+    "probe.c_grid": [0.1, 1.0],
+    "probe.folds": 2,
+    "probe.min_class_prompts": 10,
+    "evaluate.resamples": 100,
+}
+
+
+def write_params(folder: Path, changes: dict[str, Any]) -> None:
+    """The project's params.yaml with some dotted keys changed, as <folder>/params.yaml."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        section = params
+        for name in path:
+            section = section[name]
+        section[last] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run_stage(name: str, folder: Path, *items: str) -> None:
+    """Run a stage's program in `folder`, in this process."""
+    from pipeline.cli import run_stage as run
+
+    module = importlib.import_module(f"pipeline.stages.{name}")
+    arguments = {"train_sae": ("point", "variant"), "probe_sae": ("point", "variant"), "probe_dense": ("point",)}
+    with working_in(folder), mock.patch.object(sys, "argv", [name, *items]):
+        run(module.main, module.__doc__, *arguments.get(name, ()))
+
+
+def run_stage_error(name: str, folder: Path, *items: str) -> str:
+    """Run a stage that must fail with exit code 2 and one line on stderr; return the line without `error: `."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as exit_info:
+        run_stage(name, folder, *items)
+    lines = [line for line in stderr.getvalue().splitlines() if line.strip()]
+    assert exit_info.value.code == 2, stderr.getvalue()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sample_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    from pipeline.prompts.sample import sample_prompts
+
+    rows: list[dict[str, Any]] = sample_prompts(count, seed).to_pylist()
+    return rows
+
+
+def make_tokenizer(vocabulary: int = 512) -> Any:
+    from pipeline.model.tiny import train_tokenizer
+
+    return train_tokenizer([row["prompt"] for row in sample_rows(500, seed=99)], vocabulary)
+
+
+def save_small_model(folder: Path, layers: int = 3, width: int = 64, seed: int = 0) -> None:
+    """A Qwen3 with random weights and a tokenizer, in Hugging Face format."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
