@@ -79,7 +79,8 @@ def tokenise(
             ids.append(tokens)
             kept.append(np.flatnonzero(mask))
             bar.update()
-    return PromptTokens(prompt_ids, ids, kept, sorted(set(tokenizer.all_special_ids)))
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return PromptTokens(prompt_ids, ids, kept, sorted(added | set(tokenizer.all_special_ids)))
 
 
 def _encode(

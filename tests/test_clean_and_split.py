@@ -1,0 +1,110 @@
+"""Filter and split: every dropped row has a reason, and no near-duplicate is on both sides."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from helpers import sample_rows
+
+from pipeline.prompts.clean import clean
+from pipeline.prompts.near_duplicates import near_duplicate_groups
+from pipeline.prompts.raw import to_raw_table
+from pipeline.prompts.split import split_prompts
+
+
+def raw(rows: list[dict[str, Any]]) -> pa.Table:
+    columns = {name: name for name in ("prompt", "source", "cluster")}
+    return to_raw_table(pa.Table.from_pylist(rows), columns, 6, 50_000, "refuse", "test")
+
+
+ROWS = sample_rows(1200)
+OPTIONS: dict[str, Any] = {"min_chars": 15, "deduplicate": True, "max_prompts": 10_000, "seed": 0}
+CLEAN = clean(raw(ROWS), **OPTIONS)[0]
+SPLIT_OPTIONS: dict[str, Any] = {"test_fraction": 0.2, "near_duplicate": 0.6, "shingle_chars": 5, "seed": 0}
+
+
+def test_each_reason_drops_its_rows() -> None:
+    def row(prompt: str, cluster: int, source: str = "a") -> dict[str, Any]:
+        return {"prompt": prompt, "source": source, "cluster": cluster}
+
+    rows = [
+        row("Is\n", 3),
+        row("a prompt that stands twice", 1),
+        row("a prompt that stands twice", 1, "b"),
+        row("a prompt with two labels", 1),
+        row("a prompt with two labels", 4),
+        row("fifteen letters", 2),
+        row("fourteen chars", 2),
+    ]
+    table, counts = clean(raw(rows), **OPTIONS)
+    assert sorted(table["prompt"].to_pylist()) == ["a prompt that stands twice", "fifteen letters"]
+    assert counts["dropped"] == {"too_short": 2, "duplicate": 1, "conflicting_label": 2, "over_max_prompts": 0}
+    assert counts["conflicting_groups"] == 1
+    kept, counts = clean(raw(rows), **OPTIONS | {"deduplicate": False})
+    assert kept.num_rows == 5 and counts["dropped"]["duplicate"] == 0
+
+
+def test_counts_add_up_and_the_cut_keeps_proportions() -> None:
+    table, counts = clean(raw(ROWS), **OPTIONS | {"max_prompts": 400})
+    assert counts["rows"] == len(ROWS) == sum(counts["dropped"].values()) + counts["kept"]
+    assert counts["kept"] == table.num_rows == 400
+    for name in ("cluster", "source"):
+        before, after = Counter(CLEAN[name].to_pylist()), Counter(table[name].to_pylist())
+        for value, count in before.items():
+            assert abs(after[value] - count * 400 / CLEAN.num_rows) <= 6
+
+
+def test_reordering_the_rows_changes_nothing() -> None:
+    shuffled = random.Random(1).sample(ROWS, len(ROWS))
+    again = clean(raw(shuffled), **OPTIONS)[0]
+    assert again.equals(CLEAN)
+    assert split_prompts(again, **SPLIT_OPTIONS)[0].equals(split_prompts(CLEAN, **SPLIT_OPTIONS)[0])
+
+
+def jaccard(left: str, right: str) -> float:
+    sets = [
+        {text[i : i + 5] for i in range(max(len(text) - 4, 1))}
+        for text in (" ".join(each.lower().split()) for each in (left, right))
+    ]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+def test_no_test_prompt_has_a_near_duplicate_in_train() -> None:
+    table, counts = split_prompts(CLEAN, **SPLIT_OPTIONS)
+    prompts = dict(zip(CLEAN["prompt_id"].to_pylist(), CLEAN["prompt"].to_pylist(), strict=True))
+    sides: dict[str, list[str]] = {"train": [], "test": []}
+    for row in table.to_pylist():
+        sides[row["split"]].append(prompts[row["prompt_id"]])
+    closest = max(jaccard(left, right) for left in sides["test"] for right in sides["train"])
+    assert closest < 0.6
+    assert counts["groups_of_several"] > 20, "the sample should have near-duplicates for this to mean something"
+
+
+def test_groups_are_exactly_the_connected_near_duplicates() -> None:
+    prompts = CLEAN["prompt"].to_pylist()[:300]
+    groups = near_duplicate_groups(prompts, 0.6, 5)
+    expected = list(range(len(prompts)))
+    for right in range(len(prompts)):
+        for left in range(right):
+            if jaccard(prompts[left], prompts[right]) >= 0.6:
+                old, new = expected[right], expected[left]
+                expected = [new if number == old else number for number in expected]
+    pairs = set(zip(groups.tolist(), expected, strict=True))
+    assert len(pairs) == len(set(groups.tolist())) == len(set(expected)) < len(prompts)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.35])
+def test_test_has_its_share_of_every_cluster_and_source(fraction: float) -> None:
+    table, counts = split_prompts(CLEAN, **SPLIT_OPTIONS | {"test_fraction": fraction})
+    assert counts["prompts"]["test"] / table.num_rows == pytest.approx(fraction, abs=0.02)
+    for share in counts["test_share_by_source"].values():
+        assert share == pytest.approx(fraction, abs=0.05)
+    for cluster in ("3", "4"):
+        assert counts["test_share_by_cluster"][cluster] == pytest.approx(fraction, abs=0.03)
+
+
+def test_another_seed_draws_another_test_part() -> None:
+    first, second = (split_prompts(CLEAN, **SPLIT_OPTIONS | {"seed": seed})[0]["split"].to_pylist() for seed in (0, 1))
+    assert first != second
