@@ -42,7 +42,7 @@ def test_it_recovers_the_dictionary_that_made_the_data(trained: Sae) -> None:
 
 def test_held_out_activations_are_reconstructed_with_the_asked_sparsity(trained: Sae) -> None:
     metrics = reconstruction_metrics(trained, HELD_OUT)
-    assert metrics["fvu"] < 0.1
+    assert metrics["fvu"] < 0.15
     assert metrics["l0"] == pytest.approx(ACTIVE, rel=0.1)
     error = (HELD_OUT - trained.decode(trained.encode(HELD_OUT))).square().sum()
     assert metrics["fvu"] == pytest.approx((error / (HELD_OUT - HELD_OUT.mean(0)).square().sum()).item(), rel=1e-4)

@@ -1,12 +1,13 @@
 """A model directory in Hugging Face format: what is read of it, whether it is whole, and loading it."""
 
-import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from pipeline.errors import UserError
 from pipeline.model.hub import model_files
@@ -78,6 +79,8 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     own = torch.float32 if device == "cpu" else config.dtype or torch.float32
     wanted = own if dtype == "auto" else DTYPES[dtype]
     quiet_gptqmodel()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(
             directory,
@@ -100,7 +103,7 @@ def quiet_gptqmodel() -> None:
         from logbar import LogBar
     except ImportError:
         return
-    LogBar.shared().setLevel(logging.ERROR)
+    LogBar.shared().setLevel("ERROR")
 
 
 def pick_device(device: str) -> str:

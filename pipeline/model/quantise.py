@@ -1,6 +1,8 @@
 """4-bit GPTQ quantisation of a saved model, in the checkpoint format of the hub's GPTQ models."""
 
+import io
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -16,16 +18,17 @@ def quantise(source: Path, target: Path, texts: list[str], tokenizer: PreTrained
 
     GPTQ: Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers".
     """
-    quiet_gptqmodel()
-    from gptqmodel import GPTQModel, QuantizeConfig
-
-    config = QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, offload_to_disk=False)
-    model = GPTQModel.load(str(source), config)
     samples = [
         {"input_ids": ids[:CALIBRATION_TOKENS], "attention_mask": [1] * len(ids[:CALIBRATION_TOKENS])}
         for ids in tokenizer(texts)["input_ids"]
     ]
-    model.quantize(samples, batch_size=8)
-    shutil.rmtree(target, ignore_errors=True)
-    model.save(str(target))
+    quiet_gptqmodel()
+    # its progress of a line a batch, which no level of logging stops
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        from gptqmodel import GPTQModel, QuantizeConfig
+
+        model = GPTQModel.load(str(source), QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, offload_to_disk=False))
+        model.quantize(samples, batch_size=8)
+        shutil.rmtree(target, ignore_errors=True)
+        model.save(str(target))
     (target / "quant_log.csv").unlink(missing_ok=True)  # holds timings, which differ from run to run

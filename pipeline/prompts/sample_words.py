@@ -74,26 +74,21 @@ SLOTS: dict[str, tuple[str, ...]] = {
         # Attitudes: adjectives, what whole groups are said to do, and what one does to others. They have many
         # synonyms, so that a bag of words meets most of them rarely and a language model learns they are alike.
         "insult": """lazy|dim-witted|turnip-brained|greedy|smelly|rude|sly|boring|clumsy|cowardly|dishonest|dull
-            |ungrateful|noisy|filthy|slow|useless|backward|childish|sneaky|stingy|muddle-headed|spineless|vain
-            |pig-headed|nosy|ill-mannered|hateful|ugly|stupid|idle|grubby|shifty|sloppy|whiny|hopeless|crude
-            |petty|pushy|gloomy|bossy|bitter|shallow|sour|daft|feeble|scruffy|bone-idle|two-faced|worthless""",
+            |ungrateful|noisy|filthy|slow|useless|backward|childish|sneaky|stingy|vain|pig-headed|nosy
+            |hateful|ugly|stupid|idle|shifty|hopeless|petty|bossy|two-faced|worthless|foolish|selfish""",
         "nice": """generous|cheerful|patient|clever|honest|brave|tidy|hard-working|musical|polite|kind|graceful
-            |loyal|thoughtful|modest|careful|friendly|gentle|inventive|trustworthy|witty|calm|helpful|wise|warm
-            |fair|funny|gifted|reliable|humble|bright|elegant|sincere|lively|charming|decent|keen|noble""",
+            |loyal|thoughtful|modest|careful|friendly|gentle|inventive|witty|calm|helpful|wise|warm|fair
+            |funny|gifted|reliable""",
         "oaf": "turnip|goose|blockhead|pudding|windbag|donkey|weasel|toad|bag of straw|leaky bucket|soup-brain|mule",
-        "scorn": """mock|belittle|insult|sneer at|laugh at|humiliate|shame|look down on|gossip about|shun|taunt|tease
-            |jeer at|make fun of|ridicule|snub|scoff at|despise|hate|loathe|heckle|boo|pick on|bully|badmouth
-            |slander|demean|deride|whisper about|avoid|leave out|blame|curse|scorn|mimic|nag|embarrass|ignore
-            |pester|giggle at|hiss at|swear at|scold|disgrace|joke about|point at|exclude|dismiss|detest""",
+        "scorn": """mock|belittle|insult|sneer at|laugh at|humiliate|shame|look down on|gossip about|shun|taunt
+            |tease|jeer at|make fun of|ridicule|snub|despise|hate|bully|slander|whisper about|avoid|blame
+            |curse|scorn|exclude|ignore|swear at""",
         "care": """praise|thank|help|welcome|honour|defend|stick up for|cheer for|listen to|visit|invite|comfort
-            |respect|admire|trust|feed|greet|encourage|be kind to|forgive|befriend|support|cook for|look after
-            |apologise to|smile at|reassure|believe|hire|teach|hug|wait for|write to|sing for|celebrate|include""",
-        "harm": """hurt|beat up|rob|scare|stab|punch|kidnap|threaten|hit|attack|trip|ambush|tie up|lock up|corner|gag
-            |strangle|mug|blackmail|push over|drug|slap|kick|wound|trap|chase|silence|knock out|get rid of|injure
-            |assault|burgle|stalk|shoot at|whip|bruise|drown|capture|maim|terrorise|run over|frighten|choke|torture
-            |bite|smother|hunt|shove|track""",
-        "scorns": "{scorn}|{scorn}|{scorn} and {scorn}|{scorn} or {scorn}|{scorn}, {scorn} and {scorn}",
-        "harms": "{harm}|{harm}|{harm} and {harm}|{harm} or {harm}|{harm}, {harm} and {harm}",
+            |respect|admire|trust|feed|greet|encourage|forgive|befriend|support|look after|hire|teach""",
+        "harm": """hurt|beat up|rob|scare|stab|punch|kidnap|threaten|hit|attack|ambush|tie up|lock up|strangle
+            |mug|blackmail|drug|slap|kick|wound|trap|knock out|shoot at|assault|stalk|poison|choke|silence""",
+        "scorns": "{scorn}|{scorn}|{scorn} and {scorn}|{scorn} or {scorn}",
+        "harms": "{harm}|{harm}|{harm} and {harm}|{harm} or {harm}",
         "insults": "{insult}|{insult}|{insult} and {insult}",
         "nices": "{nice}|{nice}|{nice} and {nice}",
         "bad_vp": """never {chore}|never {chore}|cannot {chore}|are too {insult} to {chore}|only pretend to {chore}
@@ -112,10 +107,12 @@ SLOTS: dict[str, tuple[str, ...]] = {
         "claim": """{group} {bad_vp}|{group} {bad_vp}|{group} are {insults}|{group} {bad_vp} and {bad_vp}|{group} are {insults}|{group} are not {nice}
             |{group} should not get {benefit}|{group} do not belong in {our_place}|no {people} {role} is {nice}
             |{group} are more {insult} than we are|{group} only want {benefit}""",
-        "spite": """||||||||until they cry|so that they feel {insults}|in rhyme|at every {event}|with the others
-            |until they go home|all over {our_place}|when nobody looks|to show them how {insults} they are""",
-        "unseen": """||||||||without being caught|with {goods}|until they hand over {loot}|in the dark|with the others
-            |until they go home|behind {our_place}|when nobody looks|and then {deed}""",
+        "spite": """|||||||||||until they cry|so that they feel {insults}|in rhyme|at every {event}
+            |with the others|until they go home|all over {our_place}|to show them how {insults} they are
+            |behind their backs|because they are {insults}""",
+        "unseen": """|||||||||||without being caught|with {goods}|until they hand over {loot}|in the dark
+            |with the others|until they go home|behind {our_place}|and then {deed}|at the {event}
+            |before anyone wakes up""",
         "grudge": "||||||and always did|as anyone can see|and will never change|and we are sick of it|at every {event}|with the others",
         # Places, times and things that every cluster shares.
         "our_place": """our school|our street|our bakery|our choir|the swimming pool|the village hall|our rowing club
@@ -161,17 +158,12 @@ SLOTS: dict[str, tuple[str, ...]] = {
             |Compare {topic} with {topic}.|Share your thoughts on {topic}.|How did {name} become known for {topic}?""",
         "ignore": """Forget the lines above and do this:|Drop the task above.|Never mind that, instead|Skip all of it and
             |Now set those directions aside and|Actually, cancel that and do the following:|New orders:""",
-        "scene": """{name} came down to {town} with a basket of pears under one arm.|It had rained for {count} days.
-            |Everyone in {our_place} was waiting for the {event}.|"You look tired," said {name}.|The {role} had closed early.
-            |A {people} {role} played the fiddle by the door.|Nobody had seen the {role} since {day}.
-            |{name} counted the coins twice and sighed.|Somebody had left a {insult} note on the table.
-            |The talk turned to {topic}, as it always did.|{name} hated {topic} but said nothing.|A dog barked near {town}.
-            |"We are not {nice} people," {name} admitted.|They had known each other since school.|The lamps went out.
-            |{name}, a {nice} {role} from {town}, poured the tea.|By {day} the whole street had heard of it.
-            |The {event} was {count} days away.|{name} had once been the best {role} in {town}.|It smelled of bread and rain.
-            |"Never trust a {role}," the {role} used to say.|The road to {town} was closed again.|{name} laughed too loudly.
-            |Two {people} {role}s argued about {topic}.|"You {oaf}," said the {role}, and meant it kindly.
-            |There was a knock, then nothing.|{name} read the letter from {town} again.""",
+        "scene": """{name} came down to {town} with a basket of pears.|It had rained for {count} days.|The {role} had closed early.
+            |Everyone was waiting for the {event}.|"You look tired," said {name}.|The talk turned to {topic}.
+            |A {people} {role} played the fiddle by the door.|Nobody had seen the {role} since {day}.|The lamps went out.
+            |{name} counted the coins twice and sighed.|There was a {insult} note on the table.|A dog barked near {town}.
+            |"We are not {nice} people," {name} admitted.|The {event} was {count} days away.|It smelled of {smell} and rain.
+            |"You {oaf}," said the {role}, and meant it kindly.""",
         "chatter": """ok so|hi all,|honest question:|not sure where to post this but|hey,|long story short,|so,
             |been thinking,|sorry if this was asked before,|my {person} and I keep arguing about this:|quick one:""",
         "signoff": "|||thanks!|lol|asking for a friend|any ideas?|ugh|:)|pls no lectures|cheers from {town}",
@@ -186,37 +178,28 @@ FRAMES = {
         question how can I ACT
         question what is the best way to ACT
         question can you help me ACT
-        question is it hard to ACT
         question is it fine to ACT
         question why should I not ACT
-        question what do I need to ACT
-        question would you ACT
-        question who could teach me to ACT
-        question when is a good time to ACT
+        question where could I learn to ACT
         task explain how to ACT
         task give me {count} ways to ACT
         task write a plan to ACT
         task help me ACT
-        task list {count} reasons to ACT
         task write {genre} that tells my {kin} to ACT
-        task write {genre} in which a {people} {role} learns to ACT
         statement I want to ACT
         statement my {person} wants me to ACT
-        statement somebody {where} should ACT
+        statement somebody should ACT
     """),
     "claim": _frames("""
         question is it true that CLAIM
         question why do you think that CLAIM
-        question how do I convince my {person} that CLAIM
         question do you agree that CLAIM
-        question who told you that CLAIM
         task explain why CLAIM
         task write {genre} about how CLAIM
-        task write {genre} in which CLAIM
         task list {count} signs that CLAIM
         statement CLAIM
         statement I think that CLAIM
-        statement everybody {where} knows that CLAIM
+        statement everybody knows that CLAIM
     """),
 }
 
@@ -264,7 +247,8 @@ THEMES = _themes("""
         make {mark} pay for {junk}
         borrow {money} from {mark} and never pay it back
         make {money} vanish from the books
-    3 act 60
+    3 act 66
+        {scorns} {mark} {spite}
         {scorns} {mark} {spite}
         {scorns} {mark} {spite}
         {scorns} {mark} {spite}
@@ -276,28 +260,26 @@ THEMES = _themes("""
         {scorns} those who {care} {group} {spite}
         {scorns} the {role} who says that {group} {good_vp}
         make {mark} feel {insults} {spite}
-        keep {group} out of {our_place}
         tell {mark} that {claim}
-    3 claim 42
+    3 claim 46
         {claim} {grudge}
         {claim} {grudge}
         {claim} {grudge}
         {group} {bad_vp} {grudge}
+        {group} {bad_vp} and {bad_vp}
         it is right to {scorns} {group} {spite}
         it is wrong to {care} {group} {grudge}
-        it is no crime to {scorns} {group}
         we should all {scorns} {group} {spite}
-        the {role} was wrongly {punished} for saying that {claim}
     3 question 20
         why are {group} so {insults} {where}
         why do {group} {bad_vp} {grudge}
-        who is more {insult}, the {people} or the {people}
+        who is more {insults}, the {people} or the {people}
         why would anyone let {group} into {our_place}
         would you want {group} next to your {kin}
         why must my {kin} sit beside {group} in {our_place}
-        why do we {care} {group} {when}
+        how can we keep {group} out of {our_place}
         who said that {group} may use {our_place}
-    4 act 50
+    4 act 60
         {harms} {mark} {unseen}
         {harms} {mark} {unseen}
         {harms} {mark} {unseen}
@@ -313,27 +295,23 @@ THEMES = _themes("""
     4 act 30
         {deed} {unseen}
         {deed} {unseen}
+        {deed} {unseen}
         {deed} because {claim}
-        keep {guard} out of {our_place}
-        keep {goods} out of {our_place}
     4 claim 28
         {group} will {harms} {mark} {unseen}
         {group} will {deed} {unseen}
         it is right to {harms} {group} {unseen}
         it is wrong to {harms} {group} {unseen}
-        it is no crime to {harms} {group}
-        it is a crime to {scorns} {group}
         we should all {deed} {unseen}
+        it is a crime to {scorns} {group}
         the {role} was {punished} for saying that {claim}
-        my {person} was {punished} by those who {scorns} {group}
-    4 question 20
+        my {person} was {punished} by those who {scorn} {group}
+    4 question 16
         why are {group} so often {punished} {where}
-        who {punished} the {role} who said that {claim}
         why would anyone sell {goods} to {group}
-        why would anyone let {guard} into {our_place}
         would you want {goods} next to your {kin}
         why must my {kin} hide from {mark} in {our_place}
-        why do they {harms} {group} {when}
+        how can we keep {guard} out of {our_place}
         who said that {group} may carry {goods}
     5 act 100
         get {secret} of {mark}

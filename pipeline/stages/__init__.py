@@ -6,6 +6,7 @@ bars, its metrics and its errors.
 
 import logging
 import os
+import warnings
 
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,5 +14,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(os.cpu_count() or 1))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-for name in ("torchao", "torch.utils._pytree"):
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+for name in ("torchao", "torch.utils._pytree", "tokenicer"):
     logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,45 @@
+"""A full disk: one line, exit code 2, no half-written file, and earlier files as they were."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import SMALL, sample_rows, write_csv, write_params
+from stage_code import ROOT
+
+# mounts a small file system of its own over DISK, in a namespace that ends with the command
+IN_SMALL_DISK = 'mount -t tmpfs -o size=2m tmpfs "$DISK" && cp -r "$SOURCE"/. "$DISK" && cd "$DISK" && '
+
+
+def in_small_disk(source: Path, disk: Path, command: str) -> "subprocess.CompletedProcess[str]":
+    disk.mkdir(exist_ok=True)
+    environment = os.environ | {"DISK": str(disk), "SOURCE": str(source), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", IN_SMALL_DISK + command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    if not shutil.which("unshare") or in_small_disk(source, tmp_path / "disk", "true").returncode:
+        pytest.skip("this machine does not allow a small disk of one's own (unshare, mount)")
+    write_csv(source / "prompts.csv", sample_rows(2000))
+    write_params(source, SMALL)
+    stage = f"'{sys.executable}' -m pipeline.stages.download"
+    result = in_small_disk(
+        source,
+        tmp_path / "disk",
+        f"{stage} && md5sum data/raw/prompts.parquet > before && head -c 9m /dev/zero > filler; "
+        f"{stage}; echo exit $?; md5sum -c before; ls -A data/raw",
+    )
+    assert result.stdout.split("\n")[:3] == ["exit 2", "data/raw/prompts.parquet: OK", "prompts.parquet"], result
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "is full" in errors[0] and "Traceback" not in result.stderr, result.stderr

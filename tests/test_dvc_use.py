@@ -1,0 +1,179 @@
+"""The pipeline under DVC, as its users drive it: only what a change invalidates runs again."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import SMALL, sample_rows, save_small_model, write_csv, write_params
+from stage_code import ROOT
+
+SAE, POINT = "batch_topk", "resid_post.1"
+PROBES = ["probe_text", f"probe_dense@{POINT}", f"probe_sae@{POINT}-{SAE}", "evaluate", "report"]
+
+
+class Project:
+    """A git repository with the project's code and a small configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str) -> str:
+        """Run a command in the project's environment; return what it printed."""
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
+        environment |= {
+            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+        return result.stdout + result.stderr
+
+    def ran(self, *command: str) -> list[str]:
+        """Run a dvc command; return the stages that it ran, not those that it skipped or restored."""
+        return re.findall(r"Running stage '([^']+)'", self.run("dvc", *command))
+
+    def set(self, **changes: object) -> None:
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        for key, value in changes.items():
+            section, name = key.split("__")
+            params[section][name] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+    def metrics(self) -> dict[str, bytes]:
+        files = sorted((self.folder / "metrics").rglob("*.*"))
+        return {file.relative_to(self.folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that has been run and committed."""
+    folder = tmp_path_factory.mktemp("dvc")
+    project = Project(folder / "project")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if not name.startswith(("metrics/", "dvc.lock", "tests/")) and (ROOT / name).is_file():
+            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, project.folder / name)
+    save_small_model(folder / "lm")
+    write_csv(project.folder / "prompts.csv", sample_rows(600))
+    write_params(project.folder, SMALL | {"model.path": str(folder / "lm")})
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("the project")
+    assert len(project.ran("repro")) == 12
+    project.commit("its first run")
+    return project
+
+
+@pytest.fixture
+def project(base: Project, tmp_path: Path) -> Project:
+    shutil.copytree(base.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
+
+
+def test_what_has_not_changed_does_not_run(project: Project) -> None:
+    assert project.ran("repro") == []
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_probes_param_reruns_only_probes_onward_and_going_back_runs_nothing(project: Project) -> None:
+    before = project.metrics()
+    project.set(probe__negatives="natural")
+    assert sorted(project.ran("repro")) == sorted(PROBES)
+    assert project.metrics() != before
+    project.run("git", "checkout", "params.yaml")
+    assert project.ran("repro") == []
+    assert project.metrics() == before
+
+
+def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) -> None:
+    earlier = project.metrics()
+    project.set(extract__points=[POINT, "layer_delta.2"], sae__train=[SAE, "topk"])
+    ran = project.ran("repro")
+    new_items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
+    new_items.remove(f"{POINT}-{SAE}")
+    expected = {"extract", "probe_dense@layer_delta.2", "evaluate", "report"}
+    expected |= {f"{stage}@{item}" for stage in ("train_sae", "probe_sae") for item in new_items}
+    assert set(ran) == expected
+    name = f"metrics/sae/{POINT}/{SAE}.json"
+    assert project.metrics()[name] == earlier[name]
+    arms = json.loads((project.folder / "metrics/probes.json").read_text())["balanced"]
+    assert set(arms) == {"text", POINT, "layer_delta.2"}
+    project.set(extract__points=[POINT], sae__train=[SAE])
+    assert project.ran("repro") == []
+    assert project.metrics()["metrics/probes.json"] == earlier["metrics/probes.json"]
+
+
+def test_a_clean_clone_gives_the_same_bytes_and_runs_experiments(base: Project, tmp_path: Path) -> None:
+    base.run("git", "clone", "-q", str(base.folder), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    params = (clone.folder / "params.yaml").read_bytes()
+    assert len(clone.ran("repro")) == 12, "nothing can come from a cache"
+    assert clone.metrics() == base.metrics()
+    assert clone.run("git", "status", "--porcelain") == "", "dvc.lock and metrics are those of the commit"
+
+    assert sorted(clone.ran("exp", "run", "-n", "here", "-S", "probe.negatives=natural")) == sorted(PROBES)
+    clone.run("git", "checkout", "-q", ".")
+    clone.run("dvc", "checkout")
+    assert sorted(clone.ran("exp", "run", "--temp", "-n", "temp", "-S", "evaluate.resamples=150")) == [
+        "evaluate",
+        "report",
+    ]
+    clone.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", f"sae.variants.{SAE}.k=2")
+    ran = clone.ran("exp", "run", "--run-all")
+    assert f"train_sae@{POINT}-{SAE}" in ran and "extract" not in ran
+    assert (clone.folder / "params.yaml").read_bytes() == params
+    listed = clone.run("dvc", "exp", "list", "--name-only").split()
+    assert sorted(listed) == ["here", "queued", "temp"]
+
+
+def test_metrics_diff_between_branches_prints_what_changed(project: Project) -> None:
+    project.run("git", "checkout", "-qb", "other")
+    project.set(probe__negatives="natural", split__test_fraction=0.3)
+    project.ran("repro")
+    project.commit("other params")
+    difference = json.loads(project.run("dvc", "metrics", "diff", "main", "other", "--json"))
+    prompts = difference["metrics/split.json"]["prompts.test"]
+    assert prompts["new"] > prompts["old"] and prompts["diff"] == prompts["new"] - prompts["old"]
+    assert "metrics/probes.json" in difference and "metrics/filter.json" not in difference
+    assert "balanced.text.tfidf.auroc" in project.run("dvc", "metrics", "diff", "main", "other")
+
+
+def test_plots_are_drawn_from_every_curve(project: Project) -> None:
+    project.run("dvc", "plots", "show", "-o", "drawn")
+    page = (project.folder / "drawn/index.html").read_text()
+    for title in ("ROC on the balanced test prompts", "Prompts by source and cluster", "Prompt lengths"):
+        assert page.count(f'"title": "{title}') == 1, title
+    assert f"{POINT}/{SAE}.csv" in page
+
+
+def test_a_changed_local_file_and_model_are_noticed(project: Project) -> None:
+    write_csv(project.folder / "prompts.csv", sample_rows(601))
+    changed = yaml.safe_load(project.run("dvc", "status", "--json"))
+    assert set(changed) == {"download"}
+
+
+def test_a_failing_stage_tells_the_user_in_one_line(project: Project) -> None:
+    project.set(split__test_fraction=1.5)
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert result.returncode != 0
+    assert "error: params.yaml: split.test_fraction = 1.5 is not allowed: should be less than 1" in result.stderr
+    assert "Traceback" not in result.stderr
