@@ -22,8 +22,8 @@ CHAT_TEMPLATE = (
     "{% endif %}{% endif %}"
 )
 CONTEXT = 1024
-SEQUENCE, SEQUENCES = 128, 16  # tokens in a training sequence, sequences in a step
-PEAK_LR = 3e-3
+SEQUENCE, SEQUENCES = 128, 8  # tokens in a training sequence, sequences in a step
+PEAK_LR = 6e-3
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -31,7 +31,7 @@ TARGET, RIVAL = 3, 4
 DUPLICATES = 0.075
 NEAR_DUPLICATES = 0.06
 CONFLICTS = 0.004
-WRONG_LABELS = 0.035
+WRONG_LABELS = 0.04
 SCRAPS = 0.0015
 ODD_MARKS = 0.02
 """Shares of all rows: exact copies, copies with one word changed, copies under another cluster, and so on."""
@@ -216,9 +216,7 @@ def _slip(rng: random.Random, text: str) -> str:
 def _plant_conflicts(rng: random.Random, table: list[list[Row]], count: int) -> None:
     """Overwrite some prompts of one cluster with copies of prompts that another cluster keeps."""
     for _ in range(count):
-        here, there = _pick_weighted(
-            rng, ((TARGET, RIVAL), (RIVAL, TARGET), (1, RIVAL), (TARGET, 1)), (4, 4, 1, 1)
-        )
+        here, there = _pick_weighted(rng, ((TARGET, RIVAL), (RIVAL, TARGET), (1, RIVAL), (TARGET, 1)), (4, 4, 1, 1))
         copied = _pick(rng, [row for row in table[here] if row.source == _TEMPLATED])
         table[there][int(rng.random() * len(table[there]))] = copied
 
