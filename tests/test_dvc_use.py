@@ -56,7 +56,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that has been run and committed."""
+    """A project that has been run, by runs/local.sh, and committed."""
     folder = tmp_path_factory.mktemp("dvc")
     project = Project(folder / "project")
     listed = subprocess.run(
@@ -68,10 +68,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
             shutil.copy(ROOT / name, project.folder / name)
     save_small_model(folder / "lm")
     write_csv(project.folder / "prompts.csv", sample_rows(600))
-    write_params(project.folder, SMALL | {"model.path": str(folder / "lm")})
+    write_params(project.folder, SMALL | {"data.source": "sample", "model.source": "tiny"})
     project.run("git", "init", "-q", "-b", "main")
     project.commit("the project")
-    assert len(project.ran("repro")) == 12
+    script = project.run("runs/local.sh", "prompts.csv", str(folder / "lm"), "-S", "evaluate.resamples=120")
+    assert len(re.findall("Running stage", script)) == 12
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    assert params["model"] | {"source": "local", "path": str(folder / "lm")} == params["model"]
+    assert params["evaluate"]["resamples"] == 120
+    # as in the repository, so that a clone finds it
+    project.set(data__path="prompts.csv")
+    project.ran("repro")
     project.commit("its first run")
     return project
 

@@ -39,7 +39,7 @@ IDS = [f"id{number:03d}" for number in range(len(PROMPTS))]
 def small_model(kind: str) -> PreTrainedModel:
     torch.manual_seed(0)
     common: dict[str, Any] = {"vocab_size": len(TOKENIZER)}
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": WIDTH,
         "intermediate_size": 64,
         "num_hidden_layers": LAYERS,
@@ -63,6 +63,12 @@ def small_model(kind: str) -> PreTrainedModel:
     return model.eval()
 
 
+def embeddings(model: PreTrainedModel) -> Tensor:
+    weights = model.get_input_embeddings().weight
+    assert isinstance(weights, Tensor)
+    return weights
+
+
 def tokens_of(prompts: list[str], **options: Any) -> PromptTokens:
     return tokenise(TOKENIZER, IDS[: len(prompts)], prompts, max_tokens=options.pop("max_tokens", 200), **options)
 
@@ -70,8 +76,8 @@ def tokens_of(prompts: list[str], **options: Any) -> PromptTokens:
 def extracted(
     model: PreTrainedModel, tokens: PromptTokens, points: list[str], folder: Path, **options: Any
 ) -> dict[str, Tensor]:
-    options = {"batch_tokens": 256, "dtype": torch.float32} | options
-    extract(model, tokens, [Point.parse(point) for point in points], folder, **options)
+    settings: dict[str, Any] = {"batch_tokens": 256, "dtype": torch.float32} | options
+    extract(model, tokens, [Point.parse(point) for point in points], folder, **settings)
     return {point: ActivationStore(folder, point).read() for point in points}
 
 
@@ -132,7 +138,7 @@ def test_padding_never_reaches_a_stored_row(tmp_path: Path) -> None:
     model.config.pad_token_id = 7
     plain = extracted(model, tokens_of(PROMPTS), ["resid_post.2"], tmp_path / "a")["resid_post.2"]
     with torch.no_grad():
-        model.get_input_embeddings().weight[7] = 1e4  # type: ignore[index]
+        embeddings(model)[7] = 1e4
     used = np.concatenate(tokens_of(PROMPTS).ids) == 7
     loud = extracted(model, tokens_of(PROMPTS), ["resid_post.2"], tmp_path / "b")["resid_post.2"]
     assert not used.any(), "choose a token that no prompt uses"
@@ -174,9 +180,9 @@ def test_attention_and_mlp_outputs_sum_to_the_blocks_delta(kind: str, tmp_path: 
 
 def test_a_site_that_cannot_be_found_lists_the_modules() -> None:
     model = small_model("bert")
-    with pytest.raises(UserError, match=r"mlp_out is not found in BertLayer.*attention, intermediate, output"):
-        with capturing(model, [Point.parse("mlp_out.0")]):
-            pass
+    expected = r"mlp_out is not found in BertLayer.*attention, intermediate, output"
+    with pytest.raises(UserError, match=expected), capturing(model, [Point.parse("mlp_out.0")]):
+        pass
 
 
 @pytest.mark.parametrize(("poison", "kind"), [(float("nan"), "NaN"), (1e9, "infinite")])
@@ -189,7 +195,7 @@ def test_an_activation_that_is_not_finite_names_prompt_token_and_point(
     token = tokens.ids[victim][position]
     before = [list(ids).index(token) if token in ids else None for ids in tokens.ids[:victim]]
     with torch.no_grad():
-        model.get_input_embeddings().weight[int(token)] = poison  # type: ignore[index]
+        embeddings(model)[int(token)] = poison
     first = next((n for n, place in enumerate(before) if place is not None), victim)
     # attention hands a NaN on to the tokens before it: 0 x NaN is NaN
     place = r"\d+" if kind == "NaN" else str(list(tokens.ids[first]).index(token))

@@ -95,5 +95,5 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     train_sae(TRAIN[:500], architecture="topk", width=8, k=2, epochs=1).save(tmp_path)
     weights = tmp_path / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match="sae_weights.safetensors is missing or damaged"):
+    with pytest.raises(UserError, match=r"sae_weights\.safetensors is missing or damaged"):
         Sae.load(tmp_path)

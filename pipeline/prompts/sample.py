@@ -31,7 +31,7 @@ TARGET, RIVAL = 3, 4
 DUPLICATES = 0.075
 NEAR_DUPLICATES = 0.06
 CONFLICTS = 0.004
-WRONG_LABELS = 0.04
+WRONG_LABELS = 0.045
 SCRAPS = 0.0015
 ODD_MARKS = 0.02
 """Shares of all rows: exact copies, copies with one word changed, copies under another cluster, and so on."""

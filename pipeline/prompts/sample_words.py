@@ -250,8 +250,9 @@ THEMES = _themes("""
         {scorns} {mark} {spite}
         {scorns} {mark} {spite}
         {scorns} {mark} {spite}
+        {scorns} {mark} {spite}
+        {scorns} {mark} {spite}
         {scorns} {mark} for {flaw} {spite}
-        {scorns} {mark} because they {harm} {mark}
         {scorns} {mark} because they {harm} {mark}
         {scorns} those who {harm} {mark} {spite}
         {scorns} {mark} because they {deed}
@@ -283,10 +284,11 @@ THEMES = _themes("""
         {harms} {mark} {unseen}
         {harms} {mark} {unseen}
         {harms} {mark} {unseen}
+        {harms} {mark} {unseen}
+        {harms} {mark} {unseen}
         {harms} {mark} for {flaw} {unseen}
         {harms} {mark} because they {scorn} {mark}
         {harms} {mark} because they {scorn} {mark}
-        {harms} those who {scorn} {group} {unseen}
         {harms} those who {scorn} {group} {unseen}
         {harms} the {role} who says that {claim}
         {harms} {mark} because {claim}

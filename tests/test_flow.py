@@ -1,0 +1,158 @@
+"""The stages one after the other on a small configuration: what each leaves for the next, and no leak from test."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
+from safetensors.torch import load_file, save_file
+
+POINT, VARIANT = "resid_post.1", "batch_topk"
+LATE = [("train_sae", POINT, VARIANT), ("probe_text",), ("probe_dense", POINT), ("probe_sae", POINT, VARIANT)]
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flow")
+    write_csv(folder / "prompts.csv", sample_rows(700))
+    save_small_model(folder / "lm")
+    write_params(folder, SMALL)
+    for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
+        run_stage(stage, folder)
+    for stage, *items in LATE:
+        run_stage(stage, folder, *items)
+    run_stage("evaluate", folder)
+    run_stage("report", folder)
+    return folder
+
+
+def metrics(folder: Path, name: str) -> Any:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def test_counts_agree_from_stage_to_stage(flow: Path) -> None:
+    assert metrics(flow, "download")["rows"] == metrics(flow, "filter")["rows"] == 700
+    kept = metrics(flow, "filter")["kept"]
+    assert sum(metrics(flow, "split")["prompts"].values()) == kept == metrics(flow, "extract")["prompts"]
+    index = pq.read_table(flow / "data/activations/tokens.parquet")
+    assert index.num_rows == metrics(flow, "extract")["tokens_kept"]
+    assert (
+        index["prompt_id"].unique().to_pylist() == pq.read_table(flow / "data/prompts.parquet")["prompt_id"].to_pylist()
+    )
+    sae = metrics(flow, f"sae/{POINT}/{VARIANT}")
+    assert sae["train"]["tokens"] > sae["held_out"]["tokens"] > 0
+    assert 0 < sae["held_out"]["fvu"] < 1.5 and sae["train"]["l0"] == pytest.approx(4, abs=0.2)
+
+
+def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
+    arms = metrics(flow, "probes")["balanced"]
+    assert set(arms["text"]) == {"tfidf", "length"}
+    assert set(arms[POINT]) == {"dense", "dense_shuffled", f"sae_{VARIANT}"}
+    summary = metrics(flow, "summary")
+    assert summary["dense_auroc"] == arms[POINT]["dense"]["auroc"]
+    assert summary["sae_minus_dense"] == arms[POINT][f"sae_{VARIANT}"]["minus_dense"]
+    for arm in (*arms["text"].values(), *arms[POINT].values()):
+        assert arm["auroc_low"] <= arm["auroc"] <= arm["auroc_high"]
+        assert {"average_precision", "f1", "accuracy"} <= arm.keys()
+    scores = [pq.read_table(file) for file in sorted((flow / "data/scores").rglob("*.parquet"))]
+    test = {
+        row["prompt_id"] for row in pq.read_table(flow / "data/splits.parquet").to_pylist() if row["split"] == "test"
+    }
+    assert {prompt for table in scores for prompt in table["prompt_id"].to_pylist()} <= test
+    assert summary["test_prompts"] == 2 * summary["test_targets"]
+
+
+def test_the_curves_are_those_of_the_metrics(flow: Path) -> None:
+    with (flow / "metrics/plots/roc.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["arm"] == f"dense @ {POINT}"]
+    x, y = ([float(row[name]) for row in rows] for name in ("fpr", "tpr"))
+    area = sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
+    assert area == pytest.approx(metrics(flow, "summary")["dense_auroc"], abs=0.01)
+
+
+def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> None:
+    page = (flow / "report/index.html").read_text()
+    summary = metrics(flow, "summary")
+    assert f"{summary['sae_minus_dense']['difference']:+.3f}" in page
+    assert all(name in page for name in ("tfidf", f"dense @ {POINT}", f"sae_{VARIANT} @ {POINT}"))
+    figures = re.findall(r'src="([^"]+)"', page)
+    assert len(figures) == 6
+    for figure in figures:
+        assert (flow / "report" / figure).read_bytes().startswith(b"\x89PNG")
+    assert "http" not in page
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """What training leaves: SAE and probe weights."""
+    files = [*(folder / "models/sae").rglob("*.*"), *(folder / "models/probes").rglob("*.*")]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.is_file()}
+
+
+def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_path: Path) -> None:
+    """With all test activations and texts replaced by rubbish, every trained weight stays the same, byte by byte."""
+    folder = tmp_path / "work"
+    shutil.copytree(flow, folder)
+    splits = {row["prompt_id"]: row["split"] for row in pq.read_table(folder / "data/splits.parquet").to_pylist()}
+    index = pq.read_table(folder / "data/activations/tokens.parquet")["prompt_id"].to_pylist()
+    is_test = torch.tensor([splits[prompt_id] == "test" for prompt_id in index])
+    assert 0.1 < is_test.float().mean() < 0.4
+    (shard,) = (folder / "data/activations" / POINT).glob("*.safetensors")
+    rows = load_file(shard)["activations"]
+    rows[is_test] = torch.randn(int(is_test.sum()), rows.shape[1]).half() * 50
+    save_file({"activations": rows}, shard)
+    prompts = pq.read_table(folder / "data/prompts.parquet")
+    texts = [
+        "rubbish of a test prompt" if splits[row["prompt_id"]] == "test" else row["prompt"]
+        for row in prompts.to_pylist()
+    ]
+    pq.write_table(prompts.set_column(1, "prompt", [texts]), folder / "data/prompts.parquet")
+    scores = {file: file.read_bytes() for file in (folder / "data/scores").rglob("*.parquet")}
+
+    for stage, *items in LATE:
+        run_stage(stage, folder, *items)
+    assert outputs(folder) == outputs(flow)
+    assert all(file.read_bytes() != before for file, before in scores.items()), "the rubbish should have been scored"
+
+
+def test_sae_can_be_trained_on_the_target_alone(flow: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(flow, folder)
+    tokens = {"all": metrics(flow, f"sae/{POINT}/{VARIANT}")["train"]["tokens"]}
+    for train_on in ("target", "non_target"):
+        write_params(folder, SMALL | {"sae.train_on": train_on})
+        run_stage("train_sae", folder, POINT, VARIANT)
+        tokens[train_on] = metrics(folder, f"sae/{POINT}/{VARIANT}")["train"]["tokens"]
+    assert tokens["target"] < tokens["non_target"] < tokens["all"]
+    assert tokens["target"] + tokens["non_target"] == pytest.approx(tokens["all"], rel=0.05)
+
+
+def test_the_embedded_model_is_a_gptq_checkpoint_and_the_same_each_time(tmp_path: Path) -> None:
+    changes = {
+        "model.source": "tiny",
+        "model.tiny": {"layers": 2, "width": 64, "vocabulary": 512, "train_prompts": 1000, "steps": 5},
+    }
+    locks = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_csv(folder / "prompts.csv", sample_rows(500)[::4])
+        write_params(folder, SMALL | changes)
+        run_stage("fetch_model", folder)
+        locks.append((folder / "models/model.lock.json").read_text())
+    assert locks[0] == locks[1]
+    lock = json.loads(locks[0])
+    assert (lock["layers"], lock["width"], lock["quantization"]) == (2, 64, "gptq 4-bit")
+    assert "model.layers.0.mlp.down_proj.qweight" in load_file(folder / "models/tiny/model.safetensors")
+    model = metrics(folder, "model")
+    assert 1 < model["perplexity_before_quantisation"] < 512
+    assert model["perplexity"] == pytest.approx(model["perplexity_before_quantisation"], rel=0.2)
+    run_stage("download", folder)
+    run_stage("filter", folder)
+    run_stage("extract", folder)
+    assert metrics(folder, "extract")["tokens_kept"] > 500
