@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -34,6 +35,8 @@ def fit_probe(
     folds: int,
     seed: int,
     name: str,
+    solver: Literal["newton-cholesky", "newton-cg"] = "newton-cholesky",
+    slow_prepare: bool = False,
 ) -> Probe:
     """Choose pooling and C by cross-validated AUROC, then fit on all of train.
 
@@ -42,6 +45,8 @@ def fit_probe(
         prepare: a transformer fitted inside each fold (scaling, or TF-IDF).
         folds: near-duplicate groups never straddle them.
         name: what the progress bar calls it.
+        solver: of the logistic regression; `newton-cg` where the features are sparse and many.
+        slow_prepare: keep on disk what `prepare` makes of a fold, which is the same for every C.
 
     Raises: UserError when there are too few groups for the folds.
     """
@@ -52,9 +57,10 @@ def fit_probe(
     splits = list(splitter.split(train.labels, train.labels, train.groups))
     best: GridSearchCV | None = None
     chosen = ""
-    with progress(len(features), name, "pooling") as bar:
+    with TemporaryDirectory() as memory, progress(len(features), name, "pooling") as bar:
         for pooling, matrix in features.items():
-            model = Pipeline([("prepare", prepare), ("probe", LogisticRegression(max_iter=MAX_ITERATIONS))])
+            regression = LogisticRegression(max_iter=MAX_ITERATIONS, solver=solver)
+            model = Pipeline([("prepare", prepare), ("probe", regression)], memory=memory if slow_prepare else None)
             search = GridSearchCV(model, {"probe__C": list(c_grid)}, scoring="roc_auc", cv=splits)
             search.fit(matrix, train.labels)
             if best is None or search.best_score_ > best.best_score_:

@@ -80,17 +80,16 @@ SLOTS: dict[str, tuple[str, ...]] = {
             |loyal|thoughtful|modest|careful|friendly|gentle|inventive|witty|calm|helpful|wise|warm|fair
             |funny|gifted|reliable""",
         "oaf": "turnip|goose|blockhead|pudding|windbag|donkey|weasel|toad|bag of straw|leaky bucket|soup-brain|mule",
-        "scorn": """mock|belittle|insult|sneer at|laugh at|humiliate|shame|look down on|gossip about|shun|taunt
-            |tease|jeer at|make fun of|ridicule|despise|hate|bully|slander|avoid|blame|curse|exclude
-            |ignore""",
+        "scorn": """mock|belittle|insult|sneer at|laugh at|humiliate|shame|look down on|shun|taunt|tease
+            |make fun of|ridicule|despise|hate|bully|slander|avoid|blame|curse|exclude|ignore""",
         "care": """praise|thank|help|welcome|honour|defend|stick up for|cheer for|listen to|visit|invite|comfort
             |respect|admire|trust|feed|greet|encourage|forgive|befriend|support|look after|hire|teach""",
         "harm": """hurt|beat up|rob|scare|stab|punch|kidnap|threaten|hit|attack|ambush|tie up|lock up|strangle
-            |mug|blackmail|drug|kick|wound|trap|shoot at|assault|stalk|poison""",
-        "scorns": "{scorn}|{scorn}|{scorn} and {scorn}|{scorn} or {scorn}",
-        "harms": "{harm}|{harm}|{harm} and {harm}|{harm} or {harm}",
-        "insults": "{insult}|{insult}|{insult} and {insult}",
-        "nices": "{nice}|{nice}|{nice} and {nice}",
+            |mug|blackmail|drug|kick|wound|trap|shoot at|poison""",
+        "scorns": "{scorn}|{scorn} and {scorn}|{scorn} or {scorn}",
+        "harms": "{harm}|{harm} and {harm}|{harm} or {harm}",
+        "insults": "{insult}|{insult} and {insult}",
+        "nices": "{nice}|{nice} and {nice}",
         "bad_vp": """never {chore}|never {chore}|cannot {chore}|are too {insult} to {chore}|only pretend to {chore}
             |smell of {smell}|spoil {our_place}|make {our_place} look shabby|live off others|hate to {chore}
             |whine about {topic}|ruin every {event}|lie without blushing|cannot be trusted|bring nothing but trouble
@@ -107,10 +106,12 @@ SLOTS: dict[str, tuple[str, ...]] = {
         "claim": """{group} {bad_vp}|{group} {bad_vp}|{group} are {insults}|{group} {bad_vp} and {bad_vp}|{group} are {insults}|{group} are not {nice}
             |{group} should not get {benefit}|{group} do not belong in {our_place}|no {people} {role} is {nice}
             |{group} are more {insult} than we are|{group} will only want {benefit}""",
-        "spite": """||||||||||||||until they cry|so that they feel {insults}|at every {event}|with the others
-            |until they go home|all over {our_place}|behind their backs|when nobody looks""",
-        "unseen": """||||||||||||||without being caught|with {goods}|until they hand over {loot}|at the {event}
-            |with the others|until they go home|behind {our_place}|when nobody looks""",
+        "spite": """|||||||until they cry|so that they feel {insults}|at every {event}|with the others
+            |until they go home|because they are {insults}|and laugh about it|behind their backs
+            |when nobody looks""",
+        "unseen": """|||||||without being caught|with {goods}|until they hand over {loot}|in the dark
+            |with the others|until they go home|and then {deed}|and run away|behind {our_place}
+            |when nobody looks""",
         "grudge": "||||||and always did|as anyone can see|and will never change|and we are sick of it|at every {event}|with the others",
         # Places, times and things that every cluster shares.
         "our_place": """our school|our street|our bakery|our choir|the swimming pool|the village hall|our rowing club

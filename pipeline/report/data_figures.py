@@ -27,6 +27,7 @@ def draw_lengths(path: Path, edges: np.ndarray, counts: np.ndarray, median: floa
         axes.axvline(median, color=PALETTE[0], label=f"median: {median:,.0f} characters")
         axes.axvline(min_chars, color=PALETTE[1], linestyle="--", label=f"filter.min_chars = {min_chars}")
         axes.set(xscale="log", xlabel="prompt length (characters)", ylabel="prompts", title="How long prompts are")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(frameon=False)
 
     save_figure(path, draw)

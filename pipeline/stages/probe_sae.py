@@ -27,6 +27,7 @@ def main(point: str, variant: str) -> None:
         folds=params.folds,
         seed=seed,
         name=f"sae at {point}",
+        solver="newton-cg",
     )
     write_probe(paths.PROBES / "sae" / point / variant, probe)
     features = pooled(store, test.prompt_ids, params.poolings, sae.encode)

@@ -19,7 +19,7 @@ def main() -> None:
     train, test = read_task(params, seed)
     fit = partial(fit_probe, train=train, c_grid=params.c_grid, folds=params.folds, seed=seed)
 
-    words = fit({"none": train.prompts}, tfidf(), name="tfidf")
+    words = fit({"none": train.prompts}, tfidf(), name="tfidf", solver="newton-cg", slow_prepare=True)
     write_probe(paths.PROBES / "text" / "tfidf", words, {"terms": term_names(words.pipeline["prepare"])})
     length = fit({"none": length_features(train.prompts)}, StandardScaler(), name="length")
     write_probe(paths.PROBES / "text" / "length", length)
