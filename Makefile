@@ -30,6 +30,7 @@ setup: .venv/.installed  ## make .venv with the exact versions of constraints.tx
 	@touch $@
 
 repro: setup  ## run the pipeline: whatever is out of date, on the embedded default or params.yaml as it is
+	@$(RUN) python -m pipeline.params.root
 	@$(RUN) dvc repro
 
 test: setup  ## run the whole test suite

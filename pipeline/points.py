@@ -22,7 +22,7 @@ class Point:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `SITE.LAYER`. Raise ValueError that names what is allowed."""
-        match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
+        match = re.fullmatch(r"([a-z_]+)\.(0|[1-9][0-9]*)", text)
         site = next((site for site in SITES if match and match[1] == site), None)
         if match is None or site is None:
             raise ValueError(f"a point is SITE.LAYER with SITE one of {', '.join(SITES)} and LAYER from 0")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The real run: the Galtea red-teaming prompts and Qwen3-4B in 4-bit GPTQ, from the Hugging Face hub, as a DVC
-# experiment. Made for one GPU with 6 GB:
+# experiment. The activations are extracted on a GPU if there is one (meant for 6 GB); the SAEs and probes are
+# trained on the CPU, which takes hours at this width:
 #
 #   runs/qwen3-4b-gptq.sh [-S key=value ...]
 #
@@ -15,6 +16,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
+command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
 exec dvc exp run \
     -S data.source=hub -S data.repo=Galtea-AI/galtea-red-teaming-clustered-data -S data.revision=main \
     -S model.source=hub -S model.repo=AlphaGaO/Qwen3-4B-GPTQ -S model.revision=main \

@@ -83,6 +83,18 @@ def test_a_damaged_safetensors_file_is_found_by_fetch_and_by_extract(work: Path)
     assert run_stage_error("extract", work).startswith("lm/model.safetensors is missing but stands in models/model.")
 
 
+def test_weights_that_are_missing_or_of_another_shape_are_never_made_up(work: Path) -> None:
+    path = work / "lm/model.safetensors"
+    tensors = load_file(path)
+    key = "model.layers.1.mlp.up_proj.weight"
+    save_file({name: value for name, value in tensors.items() if name != key}, path, metadata={"format": "pt"})
+    run_stage("fetch_model", work)
+    assert "the weights lack layers.1.mlp.up_proj.weight (and 0 more)" in run_stage_error("extract", work)
+    save_file(tensors | {key: torch.zeros(3, 3)}, path, metadata={"format": "pt"})
+    run_stage("fetch_model", work)
+    assert run_stage_error("extract", work).startswith("lm: the weights do not load")
+
+
 def test_a_layer_that_the_model_does_not_have(work: Path) -> None:
     write_params(work, SMALL | {"extract.points": ["resid_post.0", "mlp_out.40"]})
     line = run_stage_error("extract", work)

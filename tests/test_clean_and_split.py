@@ -37,10 +37,11 @@ def test_each_reason_drops_its_rows() -> None:
         row("a prompt with two labels", 4),
         row("fifteen letters", 2),
         row("fourteen chars", 2),
+        row(" " * 20, 2),
     ]
     table, counts = clean(raw(rows), **OPTIONS)
     assert sorted(table["prompt"].to_pylist()) == ["a prompt that stands twice", "fifteen letters"]
-    assert counts["dropped"] == {"too_short": 2, "duplicate": 1, "conflicting_label": 2, "over_max_prompts": 0}
+    assert counts["dropped"] == {"too_short": 3, "duplicate": 1, "conflicting_label": 2, "over_max_prompts": 0}
     assert counts["conflicting_groups"] == 1
     kept, counts = clean(raw(rows), **OPTIONS | {"deduplicate": False})
     assert kept.num_rows == 5 and counts["dropped"]["duplicate"] == 0
@@ -103,6 +104,13 @@ def test_test_has_its_share_of_every_cluster_and_source(fraction: float) -> None
         assert share == pytest.approx(fraction, abs=0.05)
     for cluster in ("3", "4"):
         assert counts["test_share_by_cluster"][cluster] == pytest.approx(fraction, abs=0.03)
+
+
+def test_many_small_sources_together_have_their_share() -> None:
+    rows = [row | {"source": f"source {number % 400}"} for number, row in enumerate(ROWS)]
+    table = clean(raw(rows), **OPTIONS)[0]
+    splits, _ = split_prompts(table, **SPLIT_OPTIONS)
+    assert splits["split"].to_pylist().count("test") / splits.num_rows == pytest.approx(0.2, abs=0.02)
 
 
 def test_another_seed_draws_another_test_part() -> None:

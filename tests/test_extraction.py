@@ -183,6 +183,8 @@ def test_a_site_that_cannot_be_found_lists_the_modules() -> None:
     expected = r"mlp_out is not found in BertLayer.*attention, intermediate, output"
     with pytest.raises(UserError, match=expected), capturing(model, [Point.parse("mlp_out.0")]):
         pass
+    with pytest.raises(UserError, match="attn_out is not found"), capturing(model, [Point.parse("attn_out.0")]):
+        pass
 
 
 @pytest.mark.parametrize(("poison", "kind"), [(float("nan"), "NaN"), (1e9, "infinite")])
@@ -215,6 +217,14 @@ def test_chat_keeps_the_prompts_own_tokens_and_all_keeps_the_templates_too() -> 
     ended = TOKENIZER.decode(chat.ids[0])
     assert ended.endswith("<think>\n\n</think>\n\n")
     assert TOKENIZER.decode(everything.ids[0]).endswith("<|im_start|>assistant\n")
+
+
+def test_a_prompt_that_reads_like_the_template_keeps_its_own_tokens() -> None:
+    tokens = tokens_of(["user", "assistant"], prompt_format="chat")
+    for number, prompt in enumerate(("user", "assistant")):
+        first = tokens.kept[number][0]
+        assert first > 1, "the first tokens are the template's <|im_start|>user"
+        assert TOKENIZER.decode(tokens.ids[number][tokens.kept[number]]) == prompt
 
 
 def test_first_and_special_tokens_are_marked_as_not_usable(tmp_path: Path) -> None:

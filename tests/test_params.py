@@ -38,6 +38,7 @@ def test_every_key_has_a_comment_on_its_line() -> None:
         ("extract.points", ["resid_pre.1"], r"extract.points.0 = 'resid_pre.1' .*resid_post, layer_delta"),
         ("extract.points", ["resid_post.40"], r"extract.points.0 = 'resid_post.40' .*4 layers, so a layer is 0..3"),
         ("extract.points", ["mlp_out.1", "mlp_out.1"], r"extract.points = .*should not name a point twice"),
+        ("extract.points", ["resid_post.01"], r"extract.points.0 = 'resid_post.01' .*SITE.LAYER"),
         ("extract.points", [], r"extract.points = \[\] is not allowed"),
         ("extract.batch_tokens", 100, r"extract.batch_tokens = 100 .*at least extract.max_tokens, 768"),
         ("extract.dtype", "int8", r"extract.dtype = 'int8' is not allowed: should be 'float16'"),

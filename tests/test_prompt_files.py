@@ -84,6 +84,8 @@ def changed(index: int, **change: Any) -> list[dict[str, Any]]:
         ("p.parquet", changed(3, source=" "), "p.parquet, row 4: the source is ' ', not a name"),
         ("p.csv", changed(3, prompt="\0\0"), r"p.csv, row 4: the prompt '\x00\x00' holds only control characters"),
         ("p.csv", changed(3, prompt="\x07\x1b\u202e"), "p.csv, row 4: the prompt '"),
+        ("p.csv", changed(3, prompt="\x1c" * 20), "p.csv, row 4: the prompt '"),
+        ("p.csv", changed(3, cluster="1" * 5000), "p.csv, row 4: the cluster is '1111"),
         ("p.csv", changed(3, prompt="x" * 1_000_000), "p.csv, row 4: the prompt has 1000000 characters, more than"),
     ],
 )
@@ -100,6 +102,9 @@ GOOD_CSV = b"prompt,source,cluster\nhello,x,1\n"
     [
         ("p.csv", b"", "p.csv is empty"),
         ("p.csv", b"prompt,source,cluster\n", "p.csv has no rows"),
+        ("p.csv", b"\xef\xbb\xbf", "p.csv has no rows"),
+        ("p.jsonl", b'{"prompt": "a", "source": "b", "cluster": ' + b"9" * 30 + b"}\n", "p.jsonl: a key holds"),
+        ("p.jsonl", b"[" * 100_000, "p.jsonl, line 1: not JSON"),
         ("p.csv", GOOD_CSV + b"caf\xe9,x,1\n", "p.csv, line 3: byte 0xe9 is not UTF-8: convert"),
         ("p.csv", GOOD_CSV + b"a,b,c,d\n", "p.csv, line 3: 4 fields where the header has 3"),
         ("p.csv", GOOD_CSV + b'"open,x,1\n', "p.csv, line 3: not CSV"),
@@ -115,6 +120,14 @@ GOOD_CSV = b"prompt,source,cluster\nhello,x,1\n"
 def test_a_bad_file_is_one_line(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert download_error(tmp_path, name).startswith(expected)
+
+
+def test_bytes_that_are_not_utf8_inside_a_parquet_file(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    broken = pa.array([row["prompt"].encode() for row in ROWS[:-1]] + [b"caf\xe9"]).view(pa.string())
+    pq.write_table(table.set_column(0, "prompt", broken), tmp_path / "p.parquet")
+    line = download_error(tmp_path, "p.parquet")
+    assert line == f"p.parquet, row {len(ROWS)}: column 'prompt' is not UTF-8: convert it to UTF-8"
 
 
 def test_a_missing_file_and_a_cut_off_one_are_one_line(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def find_mlp(block: nn.Module) -> nn.Module:
 def _find_child(block: nn.Module, names: tuple[str, ...], site: str) -> nn.Module:
     children = dict(block.named_children())
     for name in names:
-        if name in children:
+        # BERT's kind adds the residual and norms the sum in a child `output`: what comes out is not what is added
+        if name in children and not hasattr(children[name], "output"):
             return children[name]
     raise UserError(
         f"site {site} is not found in {type(block).__name__}, whose modules are {', '.join(children)}: "

@@ -15,9 +15,9 @@ from pipeline.points import Point
 def capturing(model: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
     """Within the block, every forward pass of `model` leaves its activations in the dict that this yields.
 
-    Each is of shape (batch, sequence, width) in the model's dtype. layer_delta is the output of the block
-    itself minus its input, so it holds for the last block too, where `output_hidden_states` would give the
-    state after the final norm.
+    Each is of shape (batch, sequence, width) in the model's dtype, layer_delta in float32. layer_delta is the
+    output of the block itself minus its input, so it holds for the last block too, where `output_hidden_states`
+    would give the state after the final norm.
     """
     layers: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
     blocks = find_blocks(model, layers)
@@ -43,7 +43,7 @@ def _hook(captured: dict[Point, Tensor], point: Point) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         state = _tensor(output)
         if point.site == "layer_delta":
-            state = state - (args[0] if args else kwargs["hidden_states"])
+            state = state.float() - (args[0] if args else kwargs["hidden_states"]).float()
         captured[point] = state
 
     return hook

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds that readers of activa
 
 PromptFormat = Literal["raw", "chat", "chat_thinking"]
 Keep = Literal["prompt", "all"]
+_MARK = "[the prompt stands here]"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def tokenise(
 
     Raises: UserError when the tokenizer has no chat template, or a prompt is left without tokens.
     """
-    if prompt_format != "raw" and not tokenizer.chat_template:
-        raise UserError("the model's tokenizer has no chat template: set extract.prompt_format to raw")
+    if prompt_format != "raw" and not (tokenizer.chat_template and tokenizer.is_fast):
+        what = "no chat template" if tokenizer.is_fast else "no fast version, which tells where tokens stand"
+        raise UserError(f"the model's tokenizer has {what}: set extract.prompt_format to raw")
     ids: list[np.ndarray] = []
     kept: list[np.ndarray] = []
     with progress(len(prompts), "tokenising", "prompt") as bar:
@@ -90,18 +92,25 @@ def _encode(
     if prompt_format == "raw":
         tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int64)
         return tokens, np.ones(len(tokens), dtype=bool)
-    text: Any = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=prompt_format == "chat_thinking",
-    )
+    before, after = _chat_frame(tokenizer, prompt_format)
+    text = before + prompt + after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens = np.array(encoded["input_ids"], dtype=np.int64)
     if keep == "all":
         return tokens, np.ones(len(tokens), dtype=bool)
-    # templates may strip the prompt; its first occurrence is the user's turn
-    content = prompt if prompt in text else prompt.strip()
-    start = text.index(content)
     spans = np.array(encoded["offset_mapping"])
-    return tokens, (spans[:, 1] > start) & (spans[:, 0] < start + len(content))
+    return tokens, (spans[:, 1] > len(before)) & (spans[:, 0] < len(before) + len(prompt))
+
+
+def _chat_frame(tokenizer: "PreTrainedTokenizerBase", prompt_format: PromptFormat) -> tuple[str, str]:
+    """What the chat template puts before and after a prompt that is the user's only turn."""
+    text: Any = tokenizer.apply_chat_template(
+        [{"role": "user", "content": _MARK}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=prompt_format == "chat_thinking",
+    )
+    if text.count(_MARK) != 1:
+        raise UserError("the tokenizer's chat template does not hold the prompt once: set extract.prompt_format to raw")
+    before, after = text.split(_MARK)
+    return before, after

@@ -45,6 +45,8 @@ def load_config(directory: Path) -> Any:
             "check the model directory"
         ) from None
     config = config.get_text_config()
+    if config.is_encoder_decoder:
+        raise UserError(f"{directory}: {config.model_type} is an encoder-decoder: choose a decoder or an encoder")
     if not getattr(config, "num_hidden_layers", None) or not getattr(config, "hidden_size", None):
         raise UserError(f"{directory}: {config.model_type} is not a text transformer: choose another model")
     return config
@@ -82,18 +84,25 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        model = AutoModel.from_pretrained(
+        model, report = AutoModel.from_pretrained(
             directory,
             config=config,
             dtype=wanted,
             device_map={"": device},
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{directory}: the weights do not load ({_first_line(error)}): fetch or copy the model again"
         ) from None
+    # a pooler on top of the blocks is never read; anything else would be silently random
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"{directory}: the weights lack {missing[0]} (and {len(missing) - 1} more): fetch or copy the model again"
+        )
     return model.eval().requires_grad_(False)
 
 

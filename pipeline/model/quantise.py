@@ -2,7 +2,8 @@
 
 import io
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -24,7 +25,13 @@ def quantise(source: Path, target: Path, texts: list[str], tokenizer: PreTrained
     ]
     quiet_gptqmodel()
     # its progress of a line a batch, which no level of logging stops
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    source, target = source.resolve(), target.resolve()
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+        tempfile.TemporaryDirectory() as logs,  # it writes them into the current directory
+        chdir(logs),
+    ):
         from gptqmodel import GPTQModel, QuantizeConfig
 
         model = GPTQModel.load(str(source), QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, offload_to_disk=False))

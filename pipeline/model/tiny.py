@@ -1,7 +1,6 @@
 """A small Qwen3 language model made offline, so that the whole pipeline runs with no network and no GPU.
 
-It reads the same kind of text as the embedded prompt set, but never the prompts themselves: its text comes from
-the generator under other seeds.
+It reads the same kind of text as the embedded prompt set: prompts of the same generator under other seeds.
 """
 
 import math

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.cli import exit_on_user_error
 from pipeline.errors import UserError
 from pipeline.params.base import PARAMS_FILE, Section, read_file, validate
 from pipeline.params.data import DataParams, FilterParams, SplitParams
@@ -50,3 +51,7 @@ class Params(Section):
 def check_params_file() -> None:
     """Raise UserError when anything in params.yaml is wrong, in whichever section."""
     validate("", Params, read_file())
+
+
+if __name__ == "__main__":
+    exit_on_user_error(check_params_file)

@@ -67,6 +67,8 @@ def fit_probe(
                 best, chosen = search, pooling
             bar.update()
     assert best is not None
+    if not np.isfinite(best.best_score_):
+        raise UserError(f"a fold of {name} has only one class: lower probe.folds, or use more data")
     choices = {
         "pooling": chosen,
         "C": best.best_params_["probe__C"],

@@ -51,7 +51,7 @@ def balanced_task(
 
 
 def _balanced(rows: list[dict[str, Any]], side: str, target: int, negatives: Negatives, fewest: int, seed: int) -> Part:
-    rows = sorted(rows, key=lambda row: draw_key(seed, row["prompt_id"]))
+    rows = sorted(rows, key=lambda row: draw_key(seed, "balance", row["prompt_id"]))
     positive = [row for row in rows if row["cluster"] == target]
     others = [row for row in rows if row["cluster"] != target]
     size = min(len(positive), len(others))

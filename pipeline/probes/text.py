@@ -1,5 +1,7 @@
 """The arms that read no activations: the floor under every other one."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
@@ -21,6 +23,7 @@ def length_features(prompts: list[str]) -> np.ndarray:
     return np.log1p([[len(prompt), len(prompt.split())] for prompt in prompts])
 
 
-def term_names(union: FeatureUnion) -> list[str]:
-    """What each feature of a fitted `tfidf()` counts, such as `word__how to`."""
-    return [str(name) for name in union.get_feature_names_out()]
+def terms_of(union: FeatureUnion) -> dict[str, list[Any]]:
+    """What each feature of a fitted `tfidf()` counts, such as `word__how to`, and its inverse document frequency."""
+    weights = np.concatenate([vectorizer.idf_ for _, vectorizer in union.transformer_list])
+    return {"terms": union.get_feature_names_out().tolist(), "idf": weights.round(6).tolist()}

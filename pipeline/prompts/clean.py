@@ -21,7 +21,7 @@ def clean(
 
     Args:
         raw: columns prompt_id, prompt, source, cluster, in any order.
-        min_chars: shortest prompt that stays, in characters.
+        min_chars: shortest prompt that stays, in characters; one of white space alone never does.
 
     Returns: the rows that stay, ordered by prompt_id (whatever the order of `raw`), and the counts: rows in,
         rows dropped by reason (they and the rows that stay add up), duplicate groups with conflicting clusters.
@@ -29,7 +29,7 @@ def clean(
     rows = sorted(raw.to_pylist(), key=lambda row: row["prompt_id"])
     dropped: Counter[str] = Counter(too_short=0, duplicate=0, conflicting_label=0, over_max_prompts=0)
 
-    kept = [row for row in rows if len(row["prompt"]) >= min_chars]
+    kept = [row for row in rows if len(row["prompt"]) >= min_chars and row["prompt"].strip()]
     dropped["too_short"] = len(rows) - len(kept)
 
     by_text: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -69,7 +69,7 @@ def _stratified_sample(rows: list[dict[str, Any]], size: int, seed: int) -> list
     for key in by_remainder[: size - sum(quotas.values())]:
         quotas[key] += 1
     for group in strata.values():
-        group.sort(key=lambda row: draw_key(seed, row["prompt_id"]))
+        group.sort(key=lambda row: draw_key(seed, "filter", row["prompt_id"]))
     return [row for key, group in strata.items() for row in group[: quotas[key]]]
 
 

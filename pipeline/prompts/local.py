@@ -35,7 +35,7 @@ def load_local_prompts(path: Path) -> pa.Table:
 def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a whole parquet file ({error}): check its ending or fetch it again") from None
 
 
@@ -58,8 +58,10 @@ def _read_csv(path: Path) -> pa.Table:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str]] = []
     try:
-        header = next(reader)
+        header = next(reader, [])
         for row in reader:
+            if not row:
+                continue
             if len(row) != len(header):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}: "
@@ -80,7 +82,7 @@ def _read_jsonl(path: Path) -> pa.Table:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}): one object a line is expected") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: not a JSON object: one object a line is expected")
@@ -89,8 +91,10 @@ def _read_jsonl(path: Path) -> pa.Table:
         rows.append(row)
     try:
         return pa.Table.from_pylist(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-        raise UserError(f"{path}: a key holds values of different types ({error}): make them one type") from None
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        raise UserError(
+            f"{path}: a key holds values of different types or sizes ({error}): make them one type"
+        ) from None
 
 
 _READERS: dict[str, Callable[[Path], pa.Table]] = {

@@ -39,7 +39,7 @@ def to_raw_table(
     _check_columns(table.column_names, columns, extra_columns, origin)
     if table.num_rows == 0:
         raise UserError(f"{origin} has no rows: choose another source of prompts")
-    values = {name: table.column(column).to_pylist() for name, column in columns.items()}
+    values = {name: _values(table.column(column), column, origin) for name, column in columns.items()}
     prompts = [_prompt(value, max_prompt_chars, f"{origin}, row {row}") for row, value in _rows(values["prompt"])]
     sources = [_source(value, f"{origin}, row {row}") for row, value in _rows(values["source"])]
     labels = [_cluster(value, clusters, f"{origin}, row {row}") for row, value in _rows(values["cluster"])]
@@ -61,6 +61,22 @@ def prompt_ids(prompts: list[str], sources: list[str], clusters: list[int]) -> l
         ids[row] = f"{digest}-{seen[digest]}" if seen[digest] else digest
         seen[digest] += 1
     return ids
+
+
+def _values(column: pa.ChunkedArray, name: str, origin: str) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        row = next(row for row, value in enumerate(column, start=1) if not _decodes(value))
+        raise UserError(f"{origin}, row {row}: column '{name}' is not UTF-8: convert it to UTF-8") from None
+
+
+def _decodes(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _rows(values: list[Any]) -> Any:
@@ -92,7 +108,8 @@ def _prompt(value: Any, max_chars: int, where: str) -> str:
             "shorten it, or raise the key if that is no mistake"
         )
     # blank prompts are for the filter to count; one of control characters alone is a damaged row
-    if value.strip() and all(unicodedata.category(character).startswith("C") for character in value.strip()):
+    visible = [character for character in value if character not in " \t\n\r"]
+    if visible and all(unicodedata.category(character).startswith("C") for character in visible):
         raise UserError(f"{where}: the prompt {_shown(value)} holds only control characters: mend or remove the row")
     try:
         value.encode("utf-8")
@@ -110,7 +127,7 @@ def _source(value: Any, where: str) -> str:
 def _cluster(value: Any, clusters: int, where: str) -> int:
     number = value
     if isinstance(value, str):
-        number = int(value) if value.strip().removeprefix("-").isdecimal() else None
+        number = int(value) if value.strip().isdecimal() and len(value) < 10 else None
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < clusters:

@@ -53,19 +53,24 @@ def split_prompts(
 
 
 def _draw_test_groups(groups: dict[str, list[dict[str, Any]]], test_fraction: float, seed: int) -> set[str]:
-    """Fill each stratum's quota with randomly drawn groups; a group belongs to its commonest stratum."""
+    """Fill each stratum's quota with randomly drawn groups; a group belongs to its commonest stratum.
+
+    What a stratum leaves of its quota, or takes beyond it, passes to the next of the same cluster, so that many
+    small sources together have their share.
+    """
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for name in sorted(groups, key=lambda name: draw_key(seed, name)):
+    for name in sorted(groups, key=lambda name: draw_key(seed, "split", name)):
         counted = Counter((row["cluster"], row["source"]) for row in groups[name])
         strata[max(counted, key=lambda key: (counted[key], key))].append(name)
     test = set()
-    for names in strata.values():
-        room = test_fraction * sum(len(groups[name]) for name in names)
+    room: dict[int, float] = defaultdict(float)
+    for (cluster, _), names in sorted(strata.items(), key=lambda item: (-len(item[1]), item[1][0])):
+        room[cluster] += test_fraction * sum(len(groups[name]) for name in names)
         for name in names:
             # half of a group over the quota is as near to it as half under
-            if len(groups[name]) / 2 <= room:
+            if len(groups[name]) / 2 <= room[cluster]:
                 test.add(name)
-                room -= len(groups[name])
+                room[cluster] -= len(groups[name])
     return test
 
 

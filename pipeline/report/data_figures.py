@@ -37,8 +37,10 @@ def _draw_matrix(path: Path, values: np.ndarray, sources: list[str], clusters: l
     def draw(axes: Axes) -> None:
         image = axes.imshow(values, cmap=HEAT_MAP, aspect="auto")
         axes.figure.colorbar(image, ax=axes, label=unit)
-        axes.set_xticks(range(len(clusters)), [textwrap.fill(name, 16) for name in clusters], fontsize=8)
-        axes.set_yticks(range(len(sources)), [name[:40] for name in sources], fontsize=8)
+        axes.set_xticks(
+            range(len(clusters)), [textwrap.fill(name, 16) for name in clusters], fontsize=8, parse_math=False
+        )
+        axes.set_yticks(range(len(sources)), [name[:40] for name in sources], fontsize=8, parse_math=False)
         axes.set(xlabel="cluster", ylabel="source", title=f"{unit[0].upper()}{unit[1:]} by source and cluster")
         middle = (np.nanmin(values) + np.nanmax(values)) / 2
         for (row, column), value in np.ndenumerate(values):

@@ -13,8 +13,6 @@ from torch import Tensor
 class Architecture(ABC):
     """Turns pre-activations into sparse latents. B: tokens of a batch, L: latents."""
 
-    saved_as: str  # SAELens's name for what inference does
-
     def __init__(self, k: int) -> None:
         self.k = k
 
@@ -33,8 +31,6 @@ class Architecture(ABC):
 class TopK(Architecture):
     """The k largest latents of each token (Gao et al. 2024, "Scaling and evaluating sparse autoencoders")."""
 
-    saved_as = "topk"
-
     def select(self, pre_BL: Tensor) -> Tensor:
         return keep_top_k(pre_BL, self.k)
 
@@ -44,8 +40,6 @@ class BatchTopK(Architecture):
 
     At inference a token must not depend on its batch, so one threshold for all takes the batch's place.
     """
-
-    saved_as = "jumprelu"
 
     def select(self, pre_BL: Tensor) -> Tensor:
         flat = pre_BL.relu().flatten()

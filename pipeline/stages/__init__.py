@@ -11,7 +11,10 @@ import warnings
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # GPTQModel's thread pool fails with more workers than cores
-os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(os.cpu_count() or 1))
+os.environ.setdefault(
+    "GPTQMODEL_CPU_WORKERS",
+    str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ def main() -> None:
     probe = read("probe", ProbeParams)
     points, variants = read("extract.points", list[str]), read("sae.train", list[str])
     evaluate = read("evaluate", EvaluateParams)
+    _remove_stale(points, variants)
     _, test = read_task(probe, seed)
     judge = Judge(Truth(test.prompt_ids, test.labels, test.groups), **evaluate.model_dump(), seed=seed)
     arms = _read_scores(judge, points, variants)
@@ -51,8 +54,32 @@ def main() -> None:
     )
 
 
+def _remove_stale(points: list[str], variants: list[str]) -> None:
+    """Remove what earlier parameters left of points and variants that are no longer asked for.
+
+    No stage owns those files any more, but they lie in folders that this stage depends on, so they would tell
+    two equal runs apart.
+    """
+    for folder in (paths.SCORES / "dense", paths.SCORES / "sae", paths.PROBES / "dense", paths.PROBES / "sae"):
+        _keep(folder, points)
+    _keep(paths.METRICS / "sae", points)
+    for point in points:
+        for folder in (paths.SCORES / "sae", paths.PROBES / "sae", paths.METRICS / "sae"):
+            _keep(folder / point, variants)
+
+
+def _keep(folder: Path, names: list[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.name.removesuffix(".parquet").removesuffix(".json") in names:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def _read_scores(judge: Judge, points: list[str], variants: list[str]) -> Arms:
-    """The scores of every arm that params.yaml asks for (stale files of others may lie beside them)."""
+    """The scores of every arm that params.yaml asks for."""
     files = [paths.SCORES / "text.parquet"]
     files += [paths.SCORES / "dense" / f"{point}.parquet" for point in points]
     files += [paths.SCORES / "sae" / point / f"{variant}.parquet" for point in points for variant in variants]

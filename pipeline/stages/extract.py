@@ -20,11 +20,13 @@ def main() -> None:
     prompts = read_table(paths.PROMPTS)
     directory = lock.locate()
     points = params.parsed_points()
+    tokenizer = load_tokenizer(directory)
+    limits = (params.max_tokens, lock.max_positions, tokenizer.model_max_length)
     tokens = tokenise(
-        load_tokenizer(directory),
+        tokenizer,
         prompts["prompt_id"].to_pylist(),
         prompts["prompt"].to_pylist(),
-        max_tokens=min(params.max_tokens, lock.max_positions or params.max_tokens),
+        max_tokens=min(limit for limit in limits if limit and limit > 0),
         prompt_format=params.prompt_format,
         keep=params.keep,
     )

@@ -32,7 +32,8 @@ def main() -> None:
     repo = commit = None
     if model.source == "tiny":
         directory = paths.TINY_MODEL
-        metrics = make_tiny_model(directory, model.tiny, seed)
+        data = sample_prompts(read("data.sample_rows", int), seed)["prompt"].to_pylist()
+        metrics = make_tiny_model(directory, model.tiny, seed, exclude=set(data))
     elif model.source == "local":
         directory = Path(model.path)
     else:
@@ -50,10 +51,13 @@ def main() -> None:
     write_metrics(paths.METRICS / "model.json", facts | {"source": model.source, "commit": commit} | metrics)
 
 
-def make_tiny_model(directory: Path, tiny: TinyParams, seed: int) -> dict[str, Any]:
-    """Train a small language model, quantise it into `directory`; return its perplexity before and after."""
-    texts = sample_prompts(tiny.train_prompts, seed + TRAIN_SEED)["prompt"].to_pylist()
-    held_out = sample_prompts(HELD_OUT_PROMPTS, seed + HELD_OUT_SEED)["prompt"].to_pylist()
+def make_tiny_model(directory: Path, tiny: TinyParams, seed: int, exclude: set[str]) -> dict[str, Any]:
+    """Train a small language model, quantise it into `directory`; return its perplexity before and after.
+
+    It reads none of the prompts of `exclude`, and its perplexity is on prompts that it has not read.
+    """
+    texts = _prompts(tiny.train_prompts, seed + TRAIN_SEED, exclude)
+    held_out = _prompts(HELD_OUT_PROMPTS, seed + HELD_OUT_SEED, exclude | set(texts))
     tokenizer = train_tokenizer(texts, tiny.vocabulary)
     model = train_language_model(texts, tokenizer, layers=tiny.layers, width=tiny.width, steps=tiny.steps, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +70,10 @@ def make_tiny_model(directory: Path, tiny: TinyParams, seed: int) -> dict[str, A
             "perplexity_before_quantisation": perplexity(full, held_out, tokenizer),
             "perplexity": perplexity(directory, held_out, tokenizer),
         }
+
+
+def _prompts(count: int, seed: int, exclude: set[str]) -> list[str]:
+    return [prompt for prompt in sample_prompts(count, seed)["prompt"].to_pylist() if prompt not in exclude]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.fit import fit_probe
 from pipeline.probes.results import read_task, score, write_probe, write_scores
-from pipeline.probes.text import length_features, term_names, tfidf
+from pipeline.probes.text import length_features, terms_of, tfidf
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     fit = partial(fit_probe, train=train, c_grid=params.c_grid, folds=params.folds, seed=seed)
 
     words = fit({"none": train.prompts}, tfidf(), name="tfidf", solver="newton-cg", slow_prepare=True)
-    write_probe(paths.PROBES / "text" / "tfidf", words, {"terms": term_names(words.pipeline["prepare"])})
+    write_probe(paths.PROBES / "text" / "tfidf", words, terms_of(words.pipeline["prepare"]))
     length = fit({"none": length_features(train.prompts)}, StandardScaler(), name="length")
     write_probe(paths.PROBES / "text" / "length", length)
     write_scores(

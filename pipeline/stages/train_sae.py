@@ -9,6 +9,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.cli import run_stage
+from pipeline.errors import UserError
 from pipeline.files import read_table, write_metrics, write_text
 from pipeline.params.base import read
 from pipeline.params.sae import VariantParams
@@ -26,7 +27,11 @@ def main(point: str, variant: str) -> None:
     train, held_out = _prompts(
         read("sae.train_on", str), read("sae.target", int), read("sae.held_out_fraction", float), seed
     )
-    train_acts = store.read(_rows(store, train))
+    train_acts, held_out_acts = (store.read(_rows(store, prompts)) for prompts in (train, held_out))
+    if not len(held_out_acts):
+        raise UserError(
+            "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
+        )
     curve: list[tuple[int, float]] = []
     sae = train_sae(
         train_acts,
@@ -37,7 +42,7 @@ def main(point: str, variant: str) -> None:
     sae.save(paths.SAES / point / variant)
     metrics: dict[str, Any] = {
         "train": reconstruction_metrics(sae, train_acts),
-        "held_out": reconstruction_metrics(sae, store.read(_rows(store, held_out))),
+        "held_out": reconstruction_metrics(sae, held_out_acts),
     }
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
     text = io.StringIO()
