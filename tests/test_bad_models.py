@@ -134,6 +134,7 @@ def test_stages_that_lack_their_inputs_say_which(tmp_path: Path) -> None:
     write_params(tmp_path, SMALL)
     assert run_stage_error("filter", tmp_path) == "data/raw/prompts.parquet is missing: run 'dvc repro' to make it"
     assert run_stage_error("extract", tmp_path) == "models/model.lock.json is missing: run 'dvc repro' to make it"
+    assert "data/prompts.parquet is missing" in run_stage_error("evaluate", tmp_path)
     line = run_stage_error("train_sae", tmp_path, "resid_post.1", "nope")
     assert line == "params.yaml: key 'sae.variants.nope' is missing: add it"
 
@@ -142,3 +143,5 @@ def test_too_few_prompts_of_a_class(work: Path) -> None:
     write_params(work, SMALL | {"probe.min_class_prompts": 5000})
     run_stage("split", work)
     assert "probe.min_class_prompts = 5000 of each are needed" in run_stage_error("probe_text", work)
+    write_params(work, SMALL)
+    assert run_stage_error("evaluate", work) == "data/scores/text.parquet is missing: run 'dvc repro' to make it"

@@ -69,7 +69,7 @@ def _remove_stale(points: list[str], variants: list[str]) -> None:
 
 
 def _keep(folder: Path, names: list[str]) -> None:
-    for entry in folder.iterdir():
+    for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.name.removesuffix(".parquet").removesuffix(".json") in names:
             continue
         if entry.is_dir():
