@@ -57,20 +57,21 @@ def main() -> None:
 def _remove_stale(points: list[str], variants: list[str]) -> None:
     """Remove what earlier parameters left of points and variants that are no longer asked for.
 
-    No stage owns those files any more, but they lie in folders that this stage depends on, so they would tell
-    two equal runs apart.
+    No stage owns those files any more, but they lie in folders that this stage depends on, or in git's, so they
+    would tell two equal runs apart.
     """
-    for folder in (paths.SCORES / "dense", paths.SCORES / "sae", paths.PROBES / "dense", paths.PROBES / "sae"):
+    by_point = [paths.SCORES / "dense", paths.PROBES / "dense"]
+    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS, paths.PLOTS)]
+    for folder in by_point + by_point_and_variant:
         _keep(folder, points)
-    _keep(paths.METRICS / "sae", points)
-    for point in points:
-        for folder in (paths.SCORES / "sae", paths.PROBES / "sae", paths.METRICS / "sae"):
+    for folder in by_point_and_variant:
+        for point in points:
             _keep(folder / point, variants)
 
 
 def _keep(folder: Path, names: list[str]) -> None:
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name.removesuffix(".parquet").removesuffix(".json") in names:
+        if entry.name in names or (entry.is_file() and entry.stem in names):
             continue
         if entry.is_dir():
             shutil.rmtree(entry)
