@@ -1,10 +1,10 @@
 """An invented red-team prompt set, so that the whole pipeline runs with no network.
 
-It has the columns and the faults of the real collection: unbalanced clusters, rows ordered by cluster, exact and
-near-duplicates, duplicates with conflicting clusters, labels that are sometimes wrong, scraps of a few characters,
-and hostile markup. Prompts are put together from the patterns of `sample_words.py`; what makes a prompt
-"Toxicity & Hate Speech" is a combination of who is meant and with what attitude, because single words would leave
-a bag of words nothing to lose to a language model.
+It has the columns and the faults of the real collection: unbalanced clusters, rows ordered by cluster, exact
+and near-duplicates, duplicates with conflicting clusters, labels that are sometimes wrong, scraps of a few
+characters, and hostile markup. Prompts are put together from the patterns of `sample_words.py`. A prompt is
+"Toxicity & Hate Speech" by a combination of who is meant and with what attitude: peoples, insults and contempt
+come up in the other clusters too, so that no single word, source or length gives the cluster away.
 """
 
 import random
@@ -19,22 +19,17 @@ from pipeline.prompts.sample_words import FRAMES, MARKS, NOISE, SLOTS, STYLES, T
 
 T = TypeVar("T")
 
-CLUSTER_WEIGHTS = (422, 1178, 849, 9446, 12770, 1388)
-"""Prompts of clusters 0 to 5 in the real collection."""
+CLUSTER_WEIGHTS = (422, 1178, 849, 9446, 12770, 1388)  # prompts of clusters 0 to 5 in the real collection
+SMALLEST_CLUSTER = 0.02  # the rarest are raised to this share, or 3,000 rows would have too few to split
+TARGET, RIVAL = 3, 4  # the two that automatic clustering mixes up most
 
-SMALLEST_CLUSTER = 0.02
-"""The rarest clusters are raised to this share, or a sample of 3,000 would have too few of them to split."""
-
-TARGET, RIVAL = 3, 4
-"""The two clusters that the automatic clustering of the real collection mixes up most."""
-
-DUPLICATES = 0.075
-NEAR_DUPLICATES = 0.06
-CONFLICTS = 0.004
-WRONG_LABELS = 0.045
-SCRAPS = 0.0015
-ODD_MARKS = 0.02
-"""Shares of all rows: exact copies, copies with one word changed, copies under another cluster, and so on."""
+# Shares of all rows, or of the rows of a cluster.
+DUPLICATES = 0.075  # exact copies
+NEAR_DUPLICATES = 0.06  # copies with one word or phrase changed
+CONFLICTS = 0.004  # copies under the other of TARGET and RIVAL
+WRONG_LABELS = 0.05  # TARGET content under RIVAL's label, and the reverse
+SCRAPS = 0.0015  # texts too short to mean anything
+ODD_MARKS = 0.02  # markup, quotes or control characters around the prompt
 
 _TEMPLATED = next(iter(STYLES))
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -57,9 +52,9 @@ class Row(NamedTuple):
 
 
 def sample_prompts(rows: int, seed: int) -> pa.Table:
-    """Make `rows` prompts with columns `prompt`, `source` (strings) and `cluster` (int64), ordered by cluster.
+    """Make `rows` prompts: columns `prompt` and `source` (strings) and `cluster` (int64), ordered by cluster.
 
-    The same arguments give the same table on every platform; another seed gives almost wholly different prompts.
+    The same arguments give the same table on every platform; another seed gives almost wholly other prompts.
     """
     rng = random.Random(seed)
     sizes = _cluster_sizes(rows)
@@ -123,7 +118,7 @@ def _fresh(rng: random.Random, cluster: int) -> Row:
     source = _pick_weighted(rng, list(STYLES), [style.share for style in STYLES.values()])
     style = STYLES[source]
     wrapper = _pick_weighted(rng, list(style.wrappers), list(style.wrappers.values()))
-    wrapper = wrapper.replace("{scenes}", "{scene} {more}. " * (4 + int(18 * rng.random() ** 2)))
+    wrapper = wrapper.replace("{scenes}", "{scene} {more}. " * (4 + int(18 * rng.random() ** 3)))
     pieces: list[Piece] = []
     for piece in _expand(rng, wrapper.replace("{ask}", _pick(rng, style.asks[form]))):
         if piece.slot == "core":
@@ -160,7 +155,7 @@ def _near_duplicate(rng: random.Random, row: Row) -> Row:
 
 
 def _expand(rng: random.Random, pattern: str) -> tuple[Piece, ...]:
-    """Fill the slots of a pattern, each word at most once; `{core}` and `{more}` stay for the caller to fill."""
+    """Fill the slots of a pattern, each word at most once; `{core}` and `{more}` are left to the caller."""
     pieces: list[Piece] = []
     for i, part in enumerate(_parts(pattern)):
         if i % 2 == 0:  # the pattern's own words alternate with slot names
@@ -214,9 +209,9 @@ def _slip(rng: random.Random, text: str) -> str:
 
 
 def _plant_conflicts(rng: random.Random, table: list[list[Row]], count: int) -> None:
-    """Overwrite some prompts of one cluster with copies of prompts that another cluster keeps."""
+    """Overwrite some prompts of TARGET or RIVAL with copies of prompts that the other one keeps."""
     for _ in range(count):
-        here, there = _pick_weighted(rng, ((TARGET, RIVAL), (RIVAL, TARGET), (1, RIVAL), (TARGET, 1)), (4, 4, 1, 1))
+        here, there = _pick(rng, ((TARGET, RIVAL), (RIVAL, TARGET)))
         copied = _pick(rng, [row for row in table[here] if row.source == _TEMPLATED])
         table[there][int(rng.random() * len(table[there]))] = copied
 
@@ -233,7 +228,7 @@ def _parts(pattern: str) -> tuple[str, ...]:
     return tuple(_SLOT.split(pattern))
 
 
-# Choices use nothing of `random` but `random()`: only its sequence is promised to stay the same between versions.
+# Choices use nothing of `random` but `random()`: only its sequence is promised to outlast Python versions.
 
 
 def _pick(rng: random.Random, options: Sequence[T]) -> T:
