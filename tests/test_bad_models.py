@@ -95,6 +95,17 @@ def test_weights_that_are_missing_or_of_another_shape_are_never_made_up(work: Pa
     assert run_stage_error("extract", work).startswith("lm: the weights do not load")
 
 
+def test_embeddings_saved_as_the_tied_head_alone_are_read_and_not_made_up(work: Path) -> None:
+    path = work / "lm/model.safetensors"
+    tensors = load_file(path)
+    before = load_model(work / "lm", 2, "auto", "cpu").get_input_embeddings().weight
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+    again = load_model(work / "lm", 2, "auto", "cpu")
+    assert torch.equal(again.get_input_embeddings().weight, before)  # type: ignore[arg-type]
+    assert not hasattr(again, "lm_head")
+
+
 def test_a_layer_that_the_model_does_not_have(work: Path) -> None:
     write_params(work, SMALL | {"extract.points": ["resid_post.0", "mlp_out.40"]})
     line = run_stage_error("extract", work)

@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from pipeline.errors import UserError
@@ -83,16 +90,21 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     quiet_gptqmodel()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": wanted,
+        "device_map": {"": device},
+        "local_files_only": True,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
     try:
-        model, report = AutoModel.from_pretrained(
-            directory,
-            config=config,
-            dtype=wanted,
-            device_map={"": device},
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model, report = AutoModel.from_pretrained(directory, **options)
+        if any("embed" in key for key in report["missing_keys"]) and config.tie_word_embeddings:
+            # saved as its tied language-modelling head alone, which only the model with the head reads
+            causal: Any = AutoModelForCausalLM
+            model, report = causal.from_pretrained(directory, **options)
+            model = model.base_model
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{directory}: the weights do not load ({_first_line(error)}): fetch or copy the model again"
