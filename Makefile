@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 NEEDED_GB := 5
 
-.PHONY: help setup repro test lint format clean
+.PHONY: help setup repro test bench lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -26,7 +26,7 @@ setup: .venv/.installed  ## make .venv with the exact versions of constraints.tx
 		{ echo "error: $$free GB free on this disk, $(NEEDED_GB) GB are needed for .venv: free some space" >&2; exit 2; }
 	@echo "installing the pinned packages into .venv (a few minutes, once)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gptq,test]'
 	@touch $@
 
 repro: setup  ## run the pipeline: whatever is out of date, on the embedded default or params.yaml as it is
@@ -35,6 +35,11 @@ repro: setup  ## run the pipeline: whatever is out of date, on the embedded defa
 
 test: setup  ## run the whole test suite
 	@$(RUN) python -m pytest
+
+bench: setup  ## measure speed and memory beside other libraries (minutes)
+	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
+	@$(RUN) python -m bench.extract
+	@$(RUN) python -m bench.extract --memory
 
 lint: setup  ## check format, style and types
 	@$(RUN) ruff format --check .

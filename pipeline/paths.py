@@ -1,11 +1,13 @@
 """Where the stages leave their files, relative to the project's root (see dvc.yaml)."""
 
+import os
 from pathlib import Path
 
 RAW_PROMPTS = Path("data/raw/prompts.parquet")
 PROMPTS = Path("data/prompts.parquet")
 SPLITS = Path("data/splits.parquet")
 TINY_MODEL = Path("models/tiny")
+TINY_UNQUANTISED = TINY_MODEL / "unquantised"
 MODEL_LOCK = Path("models/model.lock.json")
 ACTIVATIONS = Path("data/activations")
 SAES = Path("models/sae")
@@ -15,3 +17,13 @@ METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
 REPORT = Path("report")
 FIGURES = REPORT / "figures"
+
+
+def unfinished(output: Path) -> Path:
+    """Where a long stage keeps the finished pieces of its `output` until all of them are there.
+
+    That is in DVC's own temporary folder: DVC_ROOT is the main repository also in experiments that run in a copy
+    (--temp, --queue), so that they go on where they were stopped. Outside DVC it is beside the output.
+    """
+    root = os.environ.get("DVC_ROOT")
+    return Path(root) / ".dvc/tmp/unfinished" / output.name if root else output.with_name(f".{output.name}.unfinished")

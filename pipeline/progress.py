@@ -1,11 +1,18 @@
 """One progress bar for all long work: a bar on a terminal, plain lines every half minute elsewhere."""
 
+import os
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 30.0
+
+
+class _SlowBar(tqdm):  # type: ignore[misc]
+    """A bar that nothing but `update` refreshes: tqdm's own monitor would do so every ten seconds."""
+
+    monitor_interval = 0
 
 
 class _Lines:
@@ -20,8 +27,18 @@ class _Lines:
 
 
 def progress(total: int | float, description: str, unit: str) -> "tqdm[Any]":
-    """A tqdm bar with rate and ETA: `bar.update(n)` after n of `total` `unit`s; use it as a context manager."""
-    common: dict[str, Any] = {"total": total, "desc": description, "unit": unit, "unit_scale": True}
+    """A tqdm bar with rate and ETA: `bar.update(n)` after n of `total` `unit`s; use it as a context manager.
+
+    Of several processes that torchrun started only the first one shows its own.
+    """
+    common: dict[str, Any] = {
+        "total": total,
+        "desc": description,
+        "unit": unit,
+        "unit_scale": True,
+        "disable": os.environ.get("RANK", "0") != "0",
+    }
     if sys.stderr.isatty():
         return tqdm(**common, file=sys.stderr, dynamic_ncols=True)
-    return tqdm(**common, file=_Lines(), mininterval=SECONDS_BETWEEN_LINES, ncols=100, delay=SECONDS_BETWEEN_LINES)
+    seconds = SECONDS_BETWEEN_LINES
+    return _SlowBar(**common, file=_Lines(), mininterval=seconds, maxinterval=seconds, delay=seconds, ncols=100)

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,20 +25,25 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *command: str) -> str:
-        """Run a command in the project's environment; return what it printed."""
+    def environment(self) -> dict[str, str]:
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
         environment |= {
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return environment
+
+    def run(self, *command: str, **variables: str) -> str:
+        """Run a command in the project's environment; return what it printed."""
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.environment() | variables, capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
         return result.stdout + result.stderr
 
-    def ran(self, *command: str) -> list[str]:
+    def ran(self, *command: str, **variables: str) -> list[str]:
         """Run a dvc command; return the stages that it ran, not those that it skipped or restored."""
-        return re.findall(r"Running stage '([^']+)'", self.run("dvc", *command))
+        return re.findall(r"Running stage '([^']+)'", self.run("dvc", *command, **variables))
 
     def set(self, **changes: object) -> None:
         params = yaml.safe_load((self.folder / "params.yaml").read_text())
@@ -185,3 +192,37 @@ def test_a_failing_stage_tells_the_user_in_one_line(project: Project) -> None:
     assert result.returncode != 0
     assert "error: params.yaml: split.test_fraction = 1.5 is not allowed: should be less than 1" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_launcher_of_extract_is_not_part_of_what_dvc_compares(project: Project) -> None:
+    before = project.metrics()
+    (project.folder / "data/activations/tokens.parquet").unlink()
+    output = project.run("dvc", "repro", "--force", "--single-item", "extract", LAUNCH="torchrun --nproc-per-node 2")
+    assert "Running stage 'extract'" in output
+    assert project.ran("repro") == []
+    assert project.metrics() == before
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("where", [["repro"], ["exp", "run", "--temp"]])
+def test_an_extraction_that_is_killed_under_dvc_goes_on(project: Project, where: list[str]) -> None:
+    write_csv(project.folder / "prompts.csv", sample_rows(2500))
+    project.set(extract__shard_mb=1, extract__dtype="float32")
+    project.commit("many shards")
+    unfinished = project.folder / ".dvc/tmp/unfinished/activations"
+    process = subprocess.Popen(
+        ["dvc", *where],
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not list(unfinished.glob("*/00002.safetensors")):
+        assert process.poll() is None, "the extraction ended before it could be killed"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(unfinished.glob("*/00002.safetensors"))
+    assert "going on with an earlier run" in project.run("dvc", *where)
+    assert not unfinished.exists()

@@ -44,7 +44,9 @@ def test_params_name_exactly_the_keys_that_the_stage_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_command_runs_the_stage_of_that_name(name: str) -> None:
-    assert DVC["stages"][name]["cmd"].split()[:3] == ["python", "-m", f"pipeline.stages.{name}"]
+    # extract may be started by torchrun: LAUNCH is filled in by the shell, so what DVC compares never changes
+    python = r"\${LAUNCH:-python}" if name == "extract" else "python"
+    assert DVC["stages"][name]["cmd"].split()[:3] == [python, "-m", f"pipeline.stages.{name}"]
 
 
 def test_templates_that_are_read_at_run_time_are_deps_of_the_report() -> None:

@@ -1,5 +1,6 @@
-"""Activations are those of the model, whatever the batch, the padding and the order; and all of them are there."""
+"""Activations do not depend on batch, padding and order; all of them are there; and nothing is run in vain."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,122 +8,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import make_tokenizer, sample_rows
-from torch import Tensor
-from transformers import (
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaModel,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3Model,
+from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
+from safetensors.torch import load_file, save_file
+from small_models import (
+    IDS,
+    PROMPTS,
+    TOKENIZER,
+    block_name,
+    embeddings,
+    extracted,
+    relative_error,
+    seen_alone,
+    small_model,
+    tokens_of,
 )
 
-from pipeline.activations.batches import length_sorted_batches
-from pipeline.activations.capture import capturing
+from pipeline.activations.compare import relative_errors
 from pipeline.activations.extract import extract
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptTokens, tokenise
+from pipeline.activations.tokens import tokenise
 from pipeline.errors import UserError
-from pipeline.points import SITES, Point
-
-LAYERS, WIDTH = 3, 32
-TOKENIZER = make_tokenizer()
-ROWS = sample_rows(60)
-PROMPTS = [row["prompt"] for row in ROWS]
-IDS = [f"id{number:03d}" for number in range(len(PROMPTS))]
-
-
-def small_model(kind: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    common: dict[str, Any] = {"vocab_size": len(TOKENIZER)}
-    sizes: dict[str, Any] = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-    }
-    if kind == "gpt2":
-        model: PreTrainedModel = GPT2Model(
-            GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=2, n_positions=256, **common)
-        )
-    elif kind == "bert":
-        model = BertModel(BertConfig(**sizes, **common))
-    elif kind == "llama":
-        model = LlamaModel(LlamaConfig(num_key_value_heads=1, **sizes, **common))
-    else:
-        model = Qwen3Model(Qwen3Config(num_key_value_heads=1, head_dim=16, **sizes, **common))
-    with torch.no_grad():  # norms of all 1 would hide a final norm that is applied twice
-        for name, weights in model.named_parameters():
-            if "norm" in name.lower() or "ln_" in name:
-                weights.add_(0.5 * torch.randn_like(weights))
-    return model.eval()
-
-
-def embeddings(model: PreTrainedModel) -> Tensor:
-    weights = model.get_input_embeddings().weight
-    assert isinstance(weights, Tensor)
-    return weights
-
-
-def tokens_of(prompts: list[str], **options: Any) -> PromptTokens:
-    return tokenise(TOKENIZER, IDS[: len(prompts)], prompts, max_tokens=options.pop("max_tokens", 200), **options)
-
-
-def extracted(
-    model: PreTrainedModel, tokens: PromptTokens, points: list[str], folder: Path, **options: Any
-) -> dict[str, Tensor]:
-    settings: dict[str, Any] = {"batch_tokens": 256, "dtype": torch.float32} | options
-    extract(model, tokens, [Point.parse(point) for point in points], folder, **settings)
-    return {point: ActivationStore(folder, point).read() for point in points}
-
-
-@torch.no_grad()
-def alone(model: PreTrainedModel, ids: np.ndarray, block: int) -> tuple[Tensor, Tensor]:
-    """Input and output of a block for one unpadded prompt by itself, seen by plain hooks."""
-    seen: dict[str, Tensor] = {}
-    blocks = {"bert": "encoder.layer", "gpt2": "h"}.get(model.config.model_type, "layers")
-    module = model.get_submodule(f"{blocks}.{block}")
-    first = module.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.update(x=args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-    )
-    second = module.register_forward_hook(lambda _, __, out: seen.update(y=out if torch.is_tensor(out) else out[0]))
-    model(input_ids=torch.from_numpy(ids)[None])
-    first.remove()
-    second.remove()
-    return seen["x"][0], seen["y"][0]
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2", "bert"])
-def test_stored_rows_are_those_of_each_prompt_alone(kind: str, tmp_path: Path) -> None:
-    model = small_model(kind)
-    tokens = tokens_of(PROMPTS)
-    found = extracted(model, tokens, ["resid_post.1", "layer_delta.1"], tmp_path)
-    before, after = zip(*(alone(model, ids, 1) for ids in tokens.ids), strict=True)
-    for point, expected in (
-        ("resid_post.1", torch.cat(after)),
-        ("layer_delta.1", torch.cat(after) - torch.cat(before)),
-    ):
-        error = (found[point] - expected).norm(dim=1) / expected.norm(dim=1)
-        assert error.max() <= 1e-4, point
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
-def test_the_last_blocks_delta_is_not_a_difference_with_the_normed_final_state(kind: str, tmp_path: Path) -> None:
-    model = small_model(kind)
-    tokens = tokens_of(PROMPTS[:1])
-    last = LAYERS - 1
-    delta = extracted(model, tokens, [f"layer_delta.{last}"], tmp_path)[f"layer_delta.{last}"]
-    before, after = alone(model, tokens.ids[0], last)
-    torch.testing.assert_close(delta, after - before, rtol=1e-4, atol=1e-5)
-    with torch.no_grad():
-        states = model(input_ids=torch.from_numpy(tokens.ids[0])[None], output_hidden_states=True).hidden_states
-    trap = (states[-1] - states[-2])[0]
-    assert (delta - trap).norm() / delta.norm() > 0.1
+from pipeline.points import Point
 
 
 def test_a_prompt_does_not_depend_on_what_it_was_batched_with(tmp_path: Path) -> None:
@@ -164,27 +70,20 @@ def test_every_kept_token_of_every_prompt_is_stored_once_and_in_order(shard_mb: 
     torch.testing.assert_close(first, again, rtol=1e-2, atol=1e-2)
 
 
-def test_batches_stay_within_the_budget_and_hold_each_prompt_once() -> None:
-    lengths = [len(prompt) for prompt in PROMPTS]
-    batches = list(length_sorted_batches(lengths, 300))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(max(lengths[i] for i in batch) * len(batch) <= 300 or len(batch) == 1 for batch in batches)
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
-def test_attention_and_mlp_outputs_sum_to_the_blocks_delta(kind: str, tmp_path: Path) -> None:
-    points = [f"{site}.1" for site in SITES]
-    found = extracted(small_model(kind), tokens_of(PROMPTS[:5]), points, tmp_path)
-    torch.testing.assert_close(found["attn_out.1"] + found["mlp_out.1"], found["layer_delta.1"], rtol=1e-3, atol=1e-5)
-
-
-def test_a_site_that_cannot_be_found_lists_the_modules() -> None:
-    model = small_model("bert")
-    expected = r"mlp_out is not found in BertLayer.*attention, intermediate, output"
-    with pytest.raises(UserError, match=expected), capturing(model, [Point.parse("mlp_out.0")]):
-        pass
-    with pytest.raises(UserError, match="attn_out is not found"), capturing(model, [Point.parse("attn_out.0")]):
-        pass
+def test_batches_stay_within_the_budget_and_hold_each_prompt_once(tmp_path: Path) -> None:
+    model = small_model("qwen3")
+    shapes: list[tuple[int, int]] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    tokens = tokens_of(PROMPTS)
+    counts = extract(model, tokens, [Point.parse("resid_post.0")], tmp_path, batch_tokens=300)
+    del shapes[:2]  # trials of whether the model is causal
+    assert sum(batch for batch, _ in shapes) == len(PROMPTS)
+    assert all(batch * length <= 300 for batch, length in shapes)
+    padded = sum(batch * length for batch, length in shapes)
+    assert counts["padding_share"] == pytest.approx(1 - counts["tokens_run"] / padded)
+    assert counts["padding_share"] < 0.2
 
 
 @pytest.mark.parametrize(("poison", "kind"), [(float("nan"), "NaN"), (1e9, "infinite")])
@@ -237,3 +136,108 @@ def test_first_and_special_tokens_are_marked_as_not_usable(tmp_path: Path) -> No
     assert not store.usable[special].any()
     assert not store.usable[store.offsets[:-1]].any()
     assert store.usable.sum() > len(ids) / 2
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt2", "gpt_neox", "gemma", "gemma2", "bloom", "falcon"])
+@pytest.mark.parametrize("keep", ["prompt", "all"])
+def test_a_shared_beginning_is_run_once_and_changes_nothing(family: str, keep: Any, tmp_path: Path) -> None:
+    model = small_model(family)
+    tokens = tokens_of(PROMPTS[:20], prompt_format="chat", keep=keep)
+    points = ["resid_post.1", "layer_delta.2", "attn_out.1", "mlp_out.2"]
+    counts = extract(
+        model, tokens, [Point.parse(point) for point in points], tmp_path, batch_tokens=256, dtype=torch.float32
+    )
+    shared = len(TOKENIZER("<|im_start|>user\n")["input_ids"])
+    assert counts["tokens_shared"] == shared
+    rest = (
+        0 if keep == "all" else len(TOKENIZER("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n").input_ids)
+    )
+    assert counts["tokens_run"] == counts["tokens_read"] - 20 * (shared + rest)
+    found = ActivationStore(tmp_path, points[0]).read(), ActivationStore(tmp_path, points[1]).read()
+    model.double()
+    for rows, block, delta in ((found[0], 1, False), (found[1], 2, True)):
+        alone = [seen_alone(model, block_name(family, block), ids) for ids in tokens.ids]
+        expected = [(after - before if delta else after) for before, after in alone]
+        kept = [rows[positions] for rows, positions in zip(expected, tokens.kept, strict=True)]
+        assert relative_error(rows, torch.cat(kept)) <= 1e-3
+
+
+def test_an_encoder_reads_the_whole_template(tmp_path: Path) -> None:
+    model = small_model("bert")
+    tokens = tokens_of(PROMPTS[:10], prompt_format="chat")
+    counts = extract(model, tokens, [Point.parse("resid_post.1")], tmp_path, batch_tokens=256, dtype=torch.float32)
+    assert (counts["tokens_shared"], counts["tokens_run"]) == (0, counts["tokens_read"])
+    model.double()
+    alone = [seen_alone(model, block_name("bert", 1), ids)[1] for ids in tokens.ids]
+    expected = torch.cat([rows[kept] for rows, kept in zip(alone, tokens.kept, strict=True)])
+    assert relative_error(ActivationStore(tmp_path, "resid_post.1").read(), expected) <= 1e-4
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = tokens_of(PROMPTS)
+    expected = extracted(small_model("qwen3"), tokens, ["resid_post.1"], tmp_path / "a")["resid_post.1"]
+    model = small_model("qwen3")
+
+    def small_gpu(_: Any, args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].numel() > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(small_gpu, with_kwargs=True)
+    found = extracted(model, tokens, ["resid_post.1"], tmp_path / "b", batch_tokens=1024)["resid_post.1"]
+    assert relative_error(found, expected.double()) <= 1e-4
+    assert "out of memory with" in capsys.readouterr().err
+
+
+def test_a_prompt_that_alone_is_too_long_for_the_memory_is_named(tmp_path: Path) -> None:
+    model = small_model("qwen3")
+
+    def tiny_gpu(_: Any, args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].shape[1] > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(tiny_gpu, with_kwargs=True)
+    tokens = tokens_of(PROMPTS)
+    longest = IDS[max(range(len(PROMPTS)), key=lambda prompt: len(tokens.ids[prompt]))]
+    with pytest.raises(UserError, match=rf"too little memory for prompt {longest} of \d+ tokens alone: lower extract"):
+        extracted(model, tokens, ["resid_post.1"], tmp_path)
+
+
+def test_a_model_that_computes_in_float16_is_told_to_use_a_wider_type(tmp_path: Path) -> None:
+    model = small_model("qwen3").half()
+    with torch.no_grad():
+        for name in ("gate", "up", "down"):  # the MLP's output is more than float16 holds
+            model.get_submodule(f"layers.0.mlp.{name}_proj").weight.mul_(500)
+    with pytest.raises(
+        UserError, match=r"for prompt id000, token \d+: set extract.compute_dtype to bfloat16 or float32"
+    ):
+        extracted(model, tokens_of(PROMPTS), ["resid_post.0"], tmp_path)
+
+
+def test_relative_errors_are_those_of_the_activations() -> None:
+    tokens = tokens_of(PROMPTS)
+    points = [Point.parse("resid_post.0"), Point.parse("mlp_out.1")]
+    model, other = small_model("qwen3"), small_model("qwen3")
+    with torch.no_grad():
+        other.get_submodule("layers.1.mlp.down_proj").weight.mul_(0.9)  # type: ignore[operator]
+    errors = relative_errors(other, model, tokens, points, batch_tokens=256)
+    assert errors["resid_post.0"] == 0
+    assert errors["mlp_out.1"] == pytest.approx(0.1, rel=1e-4)
+
+
+def test_the_stage_reports_how_far_a_quantised_models_activations_are_from_the_originals(tmp_path: Path) -> None:
+    points = ["resid_post.0", "resid_post.1"]
+    write_params(tmp_path, SMALL | {"extract.points": points})
+    write_csv(tmp_path / "prompts.csv", sample_rows(100))
+    save_small_model(tmp_path / "lm")
+    save_small_model(tmp_path / "lm" / "unquantised")
+    weights = load_file(tmp_path / "lm/model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    save_file(weights | {name: 1.5 * weights[name]}, tmp_path / "lm/model.safetensors", metadata={"format": "pt"})
+    for stage in ("download", "filter", "fetch_model"):
+        run_stage(stage, tmp_path)
+    lock = tmp_path / "models/model.lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"unquantised": "lm/unquantised"}))
+    run_stage("extract", tmp_path)
+    errors = json.loads((tmp_path / "metrics/extract.json").read_text())["quantisation_error"]
+    assert errors["resid_post.0"] == 0
+    assert 0.001 < errors["resid_post.1"] < 0.5

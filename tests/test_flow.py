@@ -102,10 +102,15 @@ def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_pat
     index = pq.read_table(folder / "data/activations/tokens.parquet")["prompt_id"].to_pylist()
     is_test = torch.tensor([splits[prompt_id] == "test" for prompt_id in index])
     assert 0.1 < is_test.float().mean() < 0.4
-    (shard,) = (folder / "data/activations" / POINT).glob("*.safetensors")
-    rows = load_file(shard)["activations"]
-    rows[is_test] = torch.randn(int(is_test.sum()), rows.shape[1]).half() * 50
-    save_file({"activations": rows}, shard)
+    shards = sorted((folder / "data/activations" / POINT).glob("*.safetensors"))
+    first = 0
+    for shard in shards:
+        rows = load_file(shard)["activations"]
+        here = is_test[first : first + len(rows)]
+        rows[here] = torch.randn(int(here.sum()), rows.shape[1]).half() * 50
+        save_file({"activations": rows}, shard)
+        first += len(rows)
+    assert first == len(is_test)
     prompts = pq.read_table(folder / "data/prompts.parquet")
     texts = [
         "rubbish of a test prompt" if splits[row["prompt_id"]] == "test" else row["prompt"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.activations.store import INDEX, ActivationStore, write_manifest, write_shard
+from pipeline.activations.store import INDEX, ActivationStore, shard_name, write_manifest, write_shard
 from pipeline.errors import UserError
 from pipeline.files import write_table
 from pipeline.probes.bootstrap import group_resamples, interval, p_value
@@ -152,7 +152,9 @@ def store(tmp_path: Path) -> ActivationStore:
         "token_id": [1, 2, 3, 4, 5, 6, 99, 7],
     }
     write_table(tmp_path / INDEX, pa.table(index))
-    shards = [write_shard(tmp_path / "p", 0, rows[:3]), write_shard(tmp_path / "p", 1, rows[3:])]
+    shards = [{"file": shard_name(number), "rows": len(part)} for number, part in enumerate((rows[:3], rows[3:]))]
+    write_shard(tmp_path / "p", 0, rows[:3])
+    write_shard(tmp_path / "p", 1, rows[3:])
     write_manifest(tmp_path / "p", {"width": 3, "special_ids": [99], "shards": shards})
     return ActivationStore(tmp_path, "p")
 

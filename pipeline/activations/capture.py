@@ -1,53 +1,83 @@
-"""Forward hooks that hand out the activations at hook points, one forward pass at a time."""
+"""Forward hooks that keep the wanted rows of what passes the hook points, one forward pass at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.activations.blocks import find_attention, find_blocks, find_mlp
+from pipeline.activations.blocks import find_blocks, find_sublayers, input_of, missing_site, tensor_of
 from pipeline.points import Point
 
 
-@contextmanager
-def capturing(model: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
-    """Within the block, every forward pass of `model` leaves its activations in the dict that this yields.
+class Capture:
+    """Hooks on a model, as a context manager; `forward` runs it and returns what passed the points.
 
-    Each is of shape (batch, sequence, width) in the model's dtype, layer_delta in float32. layer_delta is the
-    output of the block itself minus its input, so it holds for the last block too, where `output_hidden_states`
-    would give the state after the final norm.
+    `layer_delta` is the output of the block itself minus its input, so it holds for the last block too, where
+    `output_hidden_states` would give the state after the final norm. Rows are copied when they pass: some
+    models go on to change the tensor in place.
     """
-    layers: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
-    blocks = find_blocks(model, layers)
-    captured: dict[Point, Tensor] = {}
-    with ExitStack() as hooks:
-        for point in points:
-            handle = _module_at(blocks[point.layer], point).register_forward_hook(
-                _hook(captured, point), with_kwargs=True
-            )
-            hooks.callback(handle.remove)
-        yield captured
 
+    def __init__(self, model: nn.Module, points: Sequence[Point]) -> None:
+        """Raise UserError that lists the modules when a site is not found."""
+        self.model = model
+        self.device: torch.device = model.device  # type: ignore[assignment]
+        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
+        layers: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
+        self._blocks = find_blocks(model, layers)
+        self._modules = {point: self._module_at(point) for point in points}
+        self._hooks = ExitStack()
+        self._rows = torch.empty(0, dtype=torch.long)
+        self._found: dict[Point, Tensor] = {}
+        self._before: dict[Point, Tensor] = {}
 
-def _module_at(block: nn.Module, point: Point) -> nn.Module:
-    if point.site == "attn_out":
-        return find_attention(block)
-    if point.site == "mlp_out":
-        return find_mlp(block)
-    return block
+    def _module_at(self, point: Point) -> nn.Module:
+        block = self._blocks[point.layer]
+        if point.site in ("resid_post", "layer_delta"):
+            return block
+        found = find_sublayers(self.model, block)
+        if point.site not in found:
+            raise missing_site(point.site, block)
+        return found[point.site]
 
+    def __enter__(self) -> Self:
+        for point, module in self._modules.items():
+            self._hooks.callback(module.register_forward_hook(self._after(point)).remove)
+            if point.site == "layer_delta":
+                handle = module.register_forward_pre_hook(self._keep_input(point), with_kwargs=True)
+                self._hooks.callback(handle.remove)
+        return self
 
-def _hook(captured: dict[Point, Tensor], point: Point) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        state = _tensor(output)
-        if point.site == "layer_delta":
-            state = state.float() - (args[0] if args else kwargs["hidden_states"]).float()
-        captured[point] = state
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
 
-    return hook
+    def forward(self, rows: Tensor, **inputs: Any) -> tuple[dict[Point, Tensor], Any]:
+        """Run the model on `inputs`.
 
+        Args:
+            rows: int64 (R), which of the (batch x sequence) tokens to keep, counted through the batch.
 
-def _tensor(output: Any) -> Tensor:
-    return output if torch.is_tensor(output) else output[0]
+        Returns: for each point (R, width) on the model's device, layer_delta in float32 and the others in the
+            model's dtype; and the model's own output.
+        """
+        self._rows, self._found, self._before = rows, {}, {}
+        output = self.model(**inputs)
+        found, self._found, self._before = self._found, {}, {}
+        return found, output
+
+    def _take(self, state: Tensor) -> Tensor:
+        return state.reshape(-1, state.shape[-1])[self._rows]
+
+    def _keep_input(self, point: Point) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._before[point] = self._take(input_of(args, kwargs)).float()
+
+        return hook
+
+    def _after(self, point: Point) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            rows = self._take(tensor_of(output))
+            self._found[point] = rows.float() - self._before.pop(point) if point in self._before else rows
+
+        return hook

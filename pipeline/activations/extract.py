@@ -1,26 +1,35 @@
 """Running a model over prompts and writing what passes the hook points, shard by shard."""
 
+import ctypes
+import shutil
+import sys
+import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pipeline.activations.batches import length_sorted_batches, pad
-from pipeline.activations.capture import capturing
-from pipeline.activations.store import INDEX, write_manifest, write_shard
+from pipeline.activations.forward import PromptForward, Rows
+from pipeline.activations.pieces import Pieces, content_key
+from pipeline.activations.ranks import Ranks, joined
+from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest
 from pipeline.activations.tokens import PromptTokens
 from pipeline.errors import UserError
-from pipeline.files import write_table
 from pipeline.points import Point
 from pipeline.progress import progress
 
 if TYPE_CHECKING:  # importing transformers takes seconds that readers of activations need not spend
     from transformers import PreTrainedModel
 
+# Prompts are sorted by length within a shard: larger ones pad less, smaller ones need less memory, are easier
+# shared among processes, and lose less when a run is stopped.
+_SHARD_TOKENS = 32_768
 
-@torch.inference_mode()
+
 def extract(
     model: "PreTrainedModel",
     tokens: PromptTokens,
@@ -29,56 +38,57 @@ def extract(
     *,
     batch_tokens: int,
     dtype: torch.dtype = torch.float16,
-    shard_mb: int = 64,
+    shard_mb: int = 256,
+    pieces: Path | None = None,
+    model_key: str | None = None,
 ) -> dict[str, Any]:
     """Write the activations of all kept tokens at all points, in one pass over the prompts.
 
     A shard is a run of whole prompts; within it prompts are batched by length, and put back in order before
-    it is written, so memory holds one shard a point whatever the number of prompts.
+    it is written, so memory holds two shards a point (one is written while the next is computed) whatever the
+    number of prompts. A run that is killed loses the shard in work, and the one before it if that was not written yet.
+    Started by torchrun, the processes share the shards; all of them return the same counts.
 
     Args:
         batch_tokens: padded-token budget of a batch.
         dtype: of the stored activations.
         shard_mb: largest size of a shard, in MB (a longer prompt is a shard of its own).
+        pieces: where finished shards wait until all are there; on `folder`'s file system. Default: beside it.
+        model_key: a hash of the model's weights. With it, a run that was stopped goes on when it is started
+            again with the same model, tokens, settings, code, libraries, device and threads; without, it starts over.
 
-    Returns: counts for the metrics: prompts, tokens read, tokens kept, share of padding, the median norm of
-        the activations of each point.
-    Raises: UserError naming prompt, token and point when an activation is not finite.
+    Returns: counts for the metrics: prompts, tokens of their inputs, tokens kept, tokens that went through the
+        model, tokens of a shared beginning that was run once, share of padding, median norm at each point.
+    Raises: UserError naming prompt, token and point when an activation is not finite, or saying that another
+        process is writing to the same folder.
     """
-    names = {point: str(point) for point in points}
-    width: int = model.config.hidden_size
-    shards: dict[Point, list[dict[str, Any]]] = {point: [] for point in points}
-    norms: dict[Point, list[Tensor]] = {point: [] for point in points}
-    padded = 0
-    rows_in_shard = shard_mb * 1_000_000 // (width * dtype.itemsize)
-    real = sum(len(ids) for ids in tokens.ids)
-    with progress(real, "extracting activations", "token") as bar, capturing(model, points) as captured:
-        for number, prompts in enumerate(_shards([len(kept) for kept in tokens.kept], rows_in_shard)):
-            buffers, used = _run_shard(model, tokens, prompts, captured, points, dtype, batch_tokens, bar)
-            padded += used
-            for point, rows in buffers.items():
-                _check_finite(rows, tokens, prompts, point, dtype)
-                shards[point].append(write_shard(folder / names[point], number, rows))
-                norms[point].append(rows.float().norm(dim=1))
-    write_table(folder / INDEX, tokens.index())
-    for point in points:
-        write_manifest(
-            folder / names[point],
-            {
-                "point": names[point],
-                "width": width,
-                "dtype": str(dtype).removeprefix("torch."),
-                "special_ids": list(tokens.special_ids),
-                "shards": shards[point],
-            },
-        )
-    return {
-        "prompts": len(tokens.ids),
-        "tokens_read": real,
-        "tokens_kept": sum(len(kept) for kept in tokens.kept),
-        "padding_share": 1 - real / padded,
-        "median_norm": {names[point]: torch.cat(norms[point]).median().item() for point in points},
-    }
+    with joined() as ranks, ExitStack() as held:
+        rows_in_shard = min(shard_mb * 1_000_000 // (model.config.hidden_size * dtype.itemsize), _SHARD_TOKENS)
+        shards = list(_shards([len(kept) for kept in tokens.kept], rows_in_shard))
+        settings = {
+            "model": ranks.agree(model_key or uuid.uuid4().hex),
+            "points": [str(point) for point in points],
+            "dtype": str(dtype),
+            "compute": [str(model.dtype), model.device.type, torch.get_num_threads()],
+            "batch_tokens": batch_tokens,
+            "rows_in_shard": rows_in_shard,
+        }
+        root = pieces or folder.with_name(f".{folder.name}.unfinished")
+        work = Pieces(root, content_key(settings, tokens))
+        if ranks.rank == 0:
+            held.enter_context(work.held(folder))
+            if model_key is None:
+                held.callback(shutil.rmtree, work.folder, ignore_errors=True)
+        forward = PromptForward(model, tokens, points, batch_tokens=batch_tokens, dtype=dtype)
+        ranks.barrier()
+        _run_shards(forward, shards, work, ranks)
+        ranks.barrier()
+        counts = _counts(forward, shards, work)
+        ranks.barrier()
+        if ranks.rank == 0:
+            _publish(forward, shards, work, folder)
+        ranks.barrier()
+    return counts
 
 
 def _shards(kept: Sequence[int], rows_in_shard: int) -> Iterator[range]:
@@ -93,48 +103,104 @@ def _shards(kept: Sequence[int], rows_in_shard: int) -> Iterator[range]:
         yield range(start, len(kept))
 
 
-def _run_shard(
-    model: "PreTrainedModel",
-    tokens: PromptTokens,
-    prompts: range,
-    captured: dict[Point, Tensor],
-    points: Sequence[Point],
-    dtype: torch.dtype,
-    batch_tokens: int,
-    bar: Any,
-) -> tuple[dict[Point, Tensor], int]:
-    """The rows (kept tokens, width) of one shard for each point, and the padded tokens that were run."""
-    ends = torch.tensor([len(tokens.kept[prompt]) for prompt in prompts]).cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    buffers = {point: torch.empty(ends[-1], model.config.hidden_size, dtype=dtype) for point in points}
-    pad_id = model.config.pad_token_id or 0
-    padded = 0
-    for batch in length_sorted_batches([len(tokens.ids[prompt]) for prompt in prompts], batch_tokens):
-        ids, mask = pad([torch.from_numpy(tokens.ids[prompts[index]]) for index in batch], pad_id)
-        arguments = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
-        model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **arguments)
-        for point in points:
-            states = captured.pop(point).to("cpu", dtype)
-            for row, index in enumerate(batch):
-                kept = torch.from_numpy(tokens.kept[prompts[index]])
-                buffers[point][starts[index] : ends[index]] = states[row, kept]
-        padded += ids.numel()
-        bar.update(int(mask.sum()))
-    return buffers, padded
+def _run_shards(forward: PromptForward, shards: list[range], work: Pieces, ranks: Ranks) -> None:
+    """Compute this process's shards that are not done yet, and write each while the next is computed."""
+    mine = range(ranks.rank, len(shards), ranks.count)
+    todo = [number for number in mine if not work.is_done(number)]
+    if len(todo) < len(mine):
+        print(f"going on with an earlier run: {len(mine) - len(todo)} of {len(mine)} shards are done", file=sys.stderr)
+    total = sum(forward.ends[prompt] - forward.start for number in todo for prompt in shards[number])
+    prompts_total, prompts_done = sum(len(shards[number]) for number in todo), 0
+    name = "extracting activations" + (f" (process 1 of {ranks.count})" if ranks.count > 1 else "")
+
+    def write(number: int, rows: Rows) -> None:
+        norms = {point: torch.linalg.vector_norm(each, dim=1, dtype=torch.float32) for point, each in rows.of.items()}
+        for point, each in norms.items():
+            if not each.isfinite().all():
+                raise _not_finite(rows.of[point], forward, shards[number], point)
+        work.write(number, rows, norms)
+
+    with ThreadPoolExecutor(1) as writer, progress(total, name, "token") as bar:
+        writing: Future[None] | None = None
+
+        def update(prompts: int, real: int) -> None:
+            nonlocal prompts_done
+            prompts_done += prompts
+            bar.set_postfix_str(f"{prompts_done}/{prompts_total} prompts", refresh=False)
+            bar.update(real)
+
+        for number in todo:
+            rows = forward.run(shards[number], update)
+            if writing:
+                writing.result()
+            writing = writer.submit(write, number, rows)
+            _give_back_freed_memory()
+        if writing:
+            writing.result()
 
 
-def _check_finite(rows: Tensor, tokens: PromptTokens, prompts: range, point: Point, dtype: torch.dtype) -> None:
-    bad = (~rows.isfinite()).any(dim=1).nonzero()
-    if len(bad) == 0:
-        return
-    row = int(bad[0])
-    for prompt in prompts:
-        kept = tokens.kept[prompt]
-        if row < len(kept):
-            kind = "NaN" if rows[int(bad[0])].isnan().any() else "infinite"
-            wider = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}.get(dtype)
-            remedy = f"set extract.dtype to {wider}" if wider and kind == "infinite" else "check the model's weights"
-            raise UserError(
-                f"activation at {point} is {kind} for prompt {tokens.prompt_ids[prompt]}, token {kept[row]}: {remedy}"
-            )
-        row -= len(kept)
+def _give_back_freed_memory() -> None:
+    """Batches of ever other shapes leave the C library's heap full of holes, which it would keep (glibc alone)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+def _counts(forward: PromptForward, shards: list[range], work: Pieces) -> dict[str, Any]:
+    known = work.known(range(len(shards)))
+    run, padded = torch.stack([shard["tokens"] for shard in known]).sum(0).tolist()
+    return {
+        "prompts": len(forward.tokens.ids),
+        "tokens_read": sum(len(ids) for ids in forward.tokens.ids),
+        "tokens_kept": sum(len(kept) for kept in forward.tokens.kept),
+        "tokens_run": run,
+        "tokens_shared": forward.start,
+        "padding_share": 1 - run / padded,
+        "median_norm": {
+            str(point): torch.cat([shard[f"norms {point}"] for shard in known]).median().item()
+            for point in forward.points
+        },
+    }
+
+
+def _publish(forward: PromptForward, shards: list[range], work: Pieces, folder: Path) -> None:
+    """Make the folder of each point anew, its manifest last, and remove the pieces."""
+    tokens = forward.tokens
+    write_index(folder / INDEX, (tokens.index(prompts) for prompts in shards))
+    rows = [sum(len(tokens.kept[prompt]) for prompt in prompts) for prompts in shards]
+    for point in map(str, forward.points):
+        shutil.rmtree(folder / point, ignore_errors=True)
+        (folder / point).mkdir(parents=True)
+        for number in range(len(shards)):
+            work.publish(point, number, folder / point)
+        write_manifest(
+            folder / point,
+            {
+                "point": point,
+                "width": forward.model.config.hidden_size,
+                "dtype": str(forward.dtype).removeprefix("torch."),
+                "special_ids": list(tokens.special_ids),
+                "shards": [{"file": shard_name(n), "rows": count} for n, count in enumerate(rows)],
+            },
+        )
+    work.remove()
+
+
+def _not_finite(rows: Tensor, forward: PromptForward, prompts: range, point: Point) -> UserError:
+    tokens = forward.tokens
+    row = first = int((~rows.isfinite()).any(dim=1).nonzero()[0])
+    prompt = prompts[0]
+    while row >= len(tokens.kept[prompt]):
+        row -= len(tokens.kept[prompt])
+        prompt += 1
+    kind = "NaN" if rows[first].isnan().any() else "infinite"
+    if forward.model.dtype == torch.float16:
+        remedy = "set extract.compute_dtype to bfloat16 or float32"
+    elif kind == "infinite" and forward.dtype == torch.float16:
+        remedy = "set extract.dtype to bfloat16 or float32"
+    else:
+        remedy = "check the model's weights"
+    return UserError(
+        f"activation at {point} is {kind} for prompt {tokens.prompt_ids[prompt]}, "
+        f"token {tokens.kept[prompt][row]}: {remedy}"
+    )

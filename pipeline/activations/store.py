@@ -5,11 +5,14 @@
 <folder>/<point>/manifest.json       shards with their rows, width, dtype; written last
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,12 +26,25 @@ INDEX = "tokens.parquet"
 TENSOR = "activations"
 
 
-def write_shard(folder: Path, number: int, rows: Tensor) -> dict[str, Any]:
-    """Write one shard (rows, width); return its entry for the manifest."""
-    name = f"{number:05d}.safetensors"
-    with replacing(folder / name) as temporary:
+def shard_name(number: int) -> str:
+    return f"{number:05d}.safetensors"
+
+
+def write_shard(folder: Path, number: int, rows: Tensor) -> None:
+    """Write one shard (rows, width)."""
+    with replacing(folder / shard_name(number)) as temporary:
         save_file({TENSOR: rows.contiguous()}, temporary)
-    return {"file": name, "rows": len(rows)}
+
+
+def write_index(path: Path, parts: Iterable[pa.Table]) -> None:
+    """Write the index part by part, so that it is never in memory as a whole."""
+    with replacing(path) as temporary, ExitStack() as closing:
+        writer: pq.ParquetWriter | None = None
+        for part in parts:
+            if writer is None:
+                writer = closing.enter_context(pq.ParquetWriter(temporary, part.schema, compression="zstd"))
+            writer.write_table(part)
+        closing.close()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

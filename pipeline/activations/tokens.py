@@ -22,7 +22,7 @@ _MARK = "[the prompt stands here]"
 class PromptTokens:
     """The model's input for N prompts, and the tokens of each whose activations are kept.
 
-    ids: N integer arrays, what the model reads; kept: for each the positions in it that are kept, ascending.
+    ids: N int32 arrays, what the model reads; kept: for each the positions in it that are kept, ascending.
     special_ids: the tokenizer's special tokens, which pooling and training leave out.
     """
 
@@ -31,14 +31,15 @@ class PromptTokens:
     kept: Sequence[np.ndarray]
     special_ids: Sequence[int]
 
-    def index(self) -> pa.Table:
-        """One row a kept token, prompt by prompt: prompt_id, position (in what the model reads), token_id."""
-        counts = [len(kept) for kept in self.kept]
-        positions = np.concatenate(self.kept)
-        token_ids = np.concatenate([ids[kept] for ids, kept in zip(self.ids, self.kept, strict=True)])
+    def index(self, prompts: range) -> pa.Table:
+        """One row a kept token of `prompts`, in order: prompt_id, position (in what the model reads), token_id."""
+        counts = [len(self.kept[prompt]) for prompt in prompts]
+        names = np.array([self.prompt_ids[prompt] for prompt in prompts], dtype=object)
+        positions = np.concatenate([self.kept[prompt] for prompt in prompts])
+        token_ids = np.concatenate([self.ids[prompt][self.kept[prompt]] for prompt in prompts])
         return pa.table(
             {
-                "prompt_id": pa.array(np.repeat(np.array(self.prompt_ids, dtype=object), counts), pa.string()),
+                "prompt_id": pa.array(np.repeat(names, counts), pa.string()),
                 "position": pa.array(positions, pa.int32()),
                 "token_id": pa.array(token_ids, pa.int32()),
             }
@@ -79,7 +80,7 @@ def tokenise(
                     "raise it, or remove the prompt"
                 )
             ids.append(tokens)
-            kept.append(np.flatnonzero(mask))
+            kept.append(np.flatnonzero(mask).astype(np.int32))
             bar.update()
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return PromptTokens(prompt_ids, ids, kept, sorted(added | set(tokenizer.all_special_ids)))
@@ -88,14 +89,14 @@ def tokenise(
 def _encode(
     tokenizer: "PreTrainedTokenizerBase", prompt: str, prompt_format: PromptFormat, keep: Keep
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The token ids of one prompt, int64, and which of them are kept, bool."""
+    """The token ids of one prompt, int32, and which of them are kept, bool."""
     if prompt_format == "raw":
-        tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int64)
+        tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int32)
         return tokens, np.ones(len(tokens), dtype=bool)
     before, after = _chat_frame(tokenizer, prompt_format)
     text = before + prompt + after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = np.array(encoded["input_ids"], dtype=np.int64)
+    tokens = np.array(encoded["input_ids"], dtype=np.int32)
     if keep == "all":
         return tokens, np.ones(len(tokens), dtype=bool)
     spans = np.array(encoded["offset_mapping"])

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -13,12 +15,15 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from pipeline.errors import UserError
 from pipeline.model.hub import model_files
 
+# named differently before transformers 4.56
+_DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -66,17 +71,26 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     if not any(file.name.startswith(("tokenizer", "vocab", "spiece")) for file in model_files(directory)):
         raise UserError(f"{problem}: {remedy}")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        # transformers 4 does not know the class names that 5 saves; tokenizer.json is the same
+        known = Version(transformers.__version__) >= Version("5") or not _saved_by_transformers_5(directory)
+        kind: Any = AutoTokenizer if known else PreTrainedTokenizerFast
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         raise UserError(f"{problem} ({_first_line(error)}): {remedy}") from None
     return tokenizer
+
+
+def _saved_by_transformers_5(directory: Path) -> bool:
+    config = directory / "tokenizer_config.json"
+    return config.is_file() and "TokenizersBackend" in config.read_text(encoding="utf-8")
 
 
 def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrainedModel:
     """Load the first `blocks` transformer blocks, without a language-modelling head, ready for inference.
 
     Args:
-        dtype: `float16`, `bfloat16`, `float32`, or `auto`: float32 on the CPU, else the checkpoint's own.
+        dtype: `float16`, `bfloat16`, `float32`, or `auto`: float32 on the CPU and for float32 checkpoints, else
+            bfloat16 where the device has it. Never float16: residual streams grow beyond its 65,504.
         device: a torch device.
 
     GPTQ checkpoints load through transformers' own choice of backend.
@@ -85,14 +99,13 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     config.num_hidden_layers = blocks
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
-    own = torch.float32 if device == "cpu" else config.dtype or torch.float32
-    wanted = own if dtype == "auto" else DTYPES[dtype]
+    wanted = _compute_dtype(config, device) if dtype == "auto" else DTYPES[dtype]
     quiet_gptqmodel()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     options: dict[str, Any] = {
         "config": config,
-        "dtype": wanted,
+        _DTYPE_ARGUMENT: wanted,
         "device_map": {"": device},
         "local_files_only": True,
         "use_safetensors": True,
@@ -116,6 +129,13 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
             f"{directory}: the weights lack {missing[0]} (and {len(missing) - 1} more): fetch or copy the model again"
         )
     return model.eval().requires_grad_(False)
+
+
+def _compute_dtype(config: Any, device: str) -> torch.dtype:
+    own = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    half = own in (torch.float16, torch.bfloat16) and device != "cpu"
+    has_bfloat16 = not device.startswith("cuda") or torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if half and has_bfloat16 else torch.float32
 
 
 def quiet_gptqmodel() -> None:

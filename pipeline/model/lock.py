@@ -1,5 +1,7 @@
 """models/model.lock.json: exactly which weights the activations come from, and where to find them again."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ class ModelLock:
     quantization: str | None
     max_positions: int | None
     files: dict[str, dict[str, Any]]  # name -> sha256, size in bytes
+    unquantised: str | None  # directory of the same model before it was quantised, for tiny
 
     @classmethod
     def read(cls, path: Path) -> "ModelLock":
@@ -31,6 +34,10 @@ class ModelLock:
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
+
+    def content(self) -> str:
+        """A hash of the locked files: two models with the same have the same weights."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
     def locate(self) -> Path:
         """The directory with the locked files, each checked by size and sha256; a hub model is fetched if need be.

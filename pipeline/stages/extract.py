@@ -1,9 +1,13 @@
 """Stage extract: the language model's activations at the hook points, for every kept token of every prompt."""
 
+import os
 import shutil
+from pathlib import Path
 
 from pipeline import paths
+from pipeline.activations.compare import relative_errors
 from pipeline.activations.extract import extract
+from pipeline.activations.ranks import local_device
 from pipeline.activations.tokens import tokenise
 from pipeline.cli import run_stage
 from pipeline.files import read_table, write_metrics
@@ -30,11 +34,10 @@ def main() -> None:
         prompt_format=params.prompt_format,
         keep=params.keep,
     )
-    model = load_model(
-        directory, max(point.layer for point in points) + 1, params.compute_dtype, pick_device(params.device)
-    )
-    shutil.rmtree(paths.ACTIVATIONS, ignore_errors=True)
-    counts = extract(
+    blocks = max(point.layer for point in points) + 1
+    device = local_device(pick_device(params.device))
+    model = load_model(directory, blocks, params.compute_dtype, device)
+    metrics = extract(
         model,
         tokens,
         points,
@@ -42,8 +45,17 @@ def main() -> None:
         batch_tokens=params.batch_tokens,
         dtype=DTYPES[params.dtype],
         shard_mb=params.shard_mb,
+        pieces=paths.unfinished(paths.ACTIVATIONS),
+        model_key=lock.content(),
     )
-    write_metrics(paths.METRICS / "extract.json", counts)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for stale in {path.name for path in paths.ACTIVATIONS.iterdir() if path.is_dir()} - set(params.points):
+        shutil.rmtree(paths.ACTIVATIONS / stale)
+    if lock.unquantised:
+        reference = load_model(Path(lock.unquantised), blocks, "float32", device)
+        metrics["quantisation_error"] = relative_errors(model, reference, tokens, points, params.batch_tokens)
+    write_metrics(paths.METRICS / "extract.json", metrics)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def main() -> None:
         repo=repo,
         commit=commit,
         path=None if model.source == "hub" else str(directory),
+        unquantised=str(paths.TINY_UNQUANTISED) if model.source == "tiny" else None,
         files=hash_files(directory),
         **facts,
     ).write(paths.MODEL_LOCK)
@@ -60,16 +61,17 @@ def make_tiny_model(directory: Path, tiny: TinyParams, seed: int, exclude: set[s
     held_out = _prompts(HELD_OUT_PROMPTS, seed + HELD_OUT_SEED, exclude | set(texts))
     tokenizer = train_tokenizer(texts, tiny.vocabulary)
     model = train_language_model(texts, tokenizer, layers=tiny.layers, width=tiny.width, steps=tiny.steps, seed=seed)
+    full = directory / paths.TINY_UNQUANTISED.name
     with tempfile.TemporaryDirectory() as folder:
-        full = Path(folder)
-        model.save_pretrained(full)
-        tokenizer.save_pretrained(full)
-        quantise(full, directory, texts[:: len(texts) // CALIBRATION_PROMPTS], tokenizer)
-        return {
-            "parameters": sum(weights.numel() for weights in model.parameters()),
-            "perplexity_before_quantisation": perplexity(full, held_out, tokenizer),
-            "perplexity": perplexity(directory, held_out, tokenizer),
-        }
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        quantise(Path(folder), directory, texts[:: len(texts) // CALIBRATION_PROMPTS], tokenizer)
+        shutil.copytree(folder, full)
+    return {
+        "parameters": sum(weights.numel() for weights in model.parameters()),
+        "perplexity_before_quantisation": perplexity(full, held_out, tokenizer),
+        "perplexity": perplexity(directory, held_out, tokenizer),
+    }
 
 
 def _prompts(count: int, seed: int, exclude: set[str]) -> list[str]:

@@ -1,0 +1,50 @@
+"""Which of several processes this one is: torchrun says so in the environment; without it there is one."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number `rank` among `count`."""
+
+    rank: int
+    count: int
+
+    def barrier(self) -> None:
+        """Wait until all processes are here. If one dies, torchrun ends the others."""
+        if self.count > 1:
+            dist.barrier()
+
+    def agree(self, value: str) -> str:
+        """The first process's `value`."""
+        values = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that torchrun started. They share a file system, and nothing but barriers passes between."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks(0, 1)
+        return
+    # a rank waits for the slowest one as long as that takes
+    dist.init_process_group("gloo", timeout=datetime.timedelta(days=30))
+    try:
+        yield Ranks(dist.get_rank(), count)
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: str) -> str:
+    """The device of this process: with several processes on a machine each has the GPU of its local rank."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None else device
