@@ -23,7 +23,7 @@ def unfinished(output: Path) -> Path:
     """Where a long stage keeps the finished pieces of its `output` until all of them are there.
 
     That is in DVC's own temporary folder: DVC_ROOT is the main repository also in experiments that run in a copy
-    (--temp, --queue), so that they go on where they were stopped. Outside DVC it is beside the output.
+    (--temp, --queue), so that they go on where they were stopped. Without DVC it is beside the output.
     """
-    root = os.environ.get("DVC_ROOT")
-    return Path(root) / ".dvc/tmp/unfinished" / output.name if root else output.with_name(f".{output.name}.unfinished")
+    dvc = Path(os.environ.get("DVC_ROOT", "."), ".dvc")
+    return dvc / "tmp/unfinished" / output.name if dvc.is_dir() else output.with_name(f".{output.name}.unfinished")

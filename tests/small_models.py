@@ -37,7 +37,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt_neox": ("GPTNeoX", _SIZES, "layers"),
     "gpt_neox_sequential": ("GPTNeoX", _SIZES | {"use_parallel_residual": False}, "layers"),
     "gemma": ("Gemma", _GROUPED, "layers"),
-    "gemma2": ("Gemma2", _GROUPED, "layers"),
+    "gemma2": ("Gemma2", _GROUPED | {"sliding_window": 8}, "layers"),
     "olmo2": ("Olmo2", _SIZES, "layers"),
     "bloom": ("Bloom", {"hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 2}, "h"),
     "falcon": ("Falcon", {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2}, "h"),

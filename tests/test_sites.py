@@ -86,8 +86,9 @@ def test_the_last_blocks_delta_is_not_a_difference_with_the_normed_final_state(f
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_residual_stream_is_found_in_every_family(family: str, tmp_path: Path) -> None:
-    assert len(find_blocks(small_model(family), LAYERS)) == LAYERS
+def test_the_blocks_of_every_family_are_found(family: str) -> None:
+    model = small_model(family)
+    assert find_blocks(model, LAYERS) is model.get_submodule(FAMILIES[family][2])
 
 
 @pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
@@ -95,6 +96,16 @@ def test_a_site_that_cannot_be_found_lists_the_modules(site: str) -> None:
     # Granite adds 0.5 times what its attention puts out, which no module does
     with pytest.raises(UserError, match=rf"site {site} is not found in GraniteDecoderLayer.*self_attn.*mlp.down_proj"):
         Capture(small_model("granite"), [Point.parse(f"{site}.0")])
+
+
+def test_a_model_that_fails_while_it_is_looked_into_leaves_nothing_behind() -> None:
+    model = small_model("qwen3")
+    handle = model.get_submodule("layers.1.mlp.down_proj").register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Capture(model, [Point.parse("mlp_out.1")])
+    handle.remove()
+    assert not torch.overrides._get_current_function_mode_stack()
+    assert not model.get_submodule("layers.1")._forward_hooks
 
 
 def test_a_model_without_blocks_lists_its_module_lists() -> None:

@@ -1,7 +1,7 @@
 """Finding a transformer's blocks, and what attention and MLP add in them, by structure and not by model name."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -124,6 +124,7 @@ def _follow(model: nn.Module, block: nn.Module, change: bool) -> _Trace:
     device = next(model.parameters()).device
     ids = torch.arange(_PROBE_TOKENS, device=device)[None]
     traces: list[_Trace] = []
+    following = ExitStack()
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = input_of(args, kwargs)
@@ -132,11 +133,11 @@ def _follow(model: nn.Module, block: nn.Module, change: bool) -> _Trace:
             state[:, 0] = state[:, 1].flip(-1) + state[:, 0]
             args, kwargs = ((state, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": state})
         traces.append(_Trace(state))
-        traces[0].__enter__()
+        following.enter_context(traces[0])
         return args, kwargs
 
     def after(_: nn.Module, __: Any, output: Any) -> None:
-        traces[0].__exit__(None, None, None)
+        following.close()
         traces[0].output = tensor_of(output)
 
     with _hooked_inside(block, traces):
@@ -147,6 +148,7 @@ def _follow(model: nn.Module, block: nn.Module, change: bool) -> _Trace:
         try:
             model(input_ids=ids, attention_mask=torch.ones_like(ids))
         finally:
+            following.close()
             for handle in handles:
                 handle.remove()
     return traces[0]

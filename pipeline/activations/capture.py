@@ -26,6 +26,7 @@ class Capture:
         self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
         layers: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
         self._blocks = find_blocks(model, layers)
+        self._sublayers: dict[int, dict[str, nn.Module]] = {}
         self._modules = {point: self._module_at(point) for point in points}
         self._hooks = ExitStack()
         self._rows = torch.empty(0, dtype=torch.long)
@@ -36,7 +37,9 @@ class Capture:
         block = self._blocks[point.layer]
         if point.site in ("resid_post", "layer_delta"):
             return block
-        found = find_sublayers(self.model, block)
+        if point.layer not in self._sublayers:
+            self._sublayers[point.layer] = find_sublayers(self.model, block)
+        found = self._sublayers[point.layer]
         if point.site not in found:
             raise missing_site(point.site, block)
         return found[point.site]

@@ -45,9 +45,10 @@ def extract(
     """Write the activations of all kept tokens at all points, in one pass over the prompts.
 
     A shard is a run of whole prompts; within it prompts are batched by length, and put back in order before
-    it is written, so memory holds two shards a point (one is written while the next is computed) whatever the
-    number of prompts. A run that is killed loses the shard in work, and the one before it if that was not written yet.
-    Started by torchrun, the processes share the shards; all of them return the same counts.
+    it is written, so of the activations memory holds two shards a point (one is written while the next is
+    computed) whatever the number of prompts. A run that is killed loses the shard in work, and the one before it
+    if that was not written yet. Started by torchrun, the processes share the shards; all of them return the same
+    counts.
 
     Args:
         batch_tokens: padded-token budget of a batch.
@@ -74,7 +75,10 @@ def extract(
             "rows_in_shard": rows_in_shard,
         }
         root = pieces or folder.with_name(f".{folder.name}.unfinished")
-        work = Pieces(root, content_key(settings, tokens))
+        key = content_key(settings, tokens)
+        if ranks.agree(key) != key:
+            raise UserError("the processes differ in threads, device, libraries or prompts: start them all alike")
+        work = Pieces(root, key)
         if ranks.rank == 0:
             held.enter_context(work.held(folder))
             if model_key is None:
@@ -116,7 +120,8 @@ def _run_shards(forward: PromptForward, shards: list[range], work: Pieces, ranks
     def write(number: int, rows: Rows) -> None:
         norms = {point: torch.linalg.vector_norm(each, dim=1, dtype=torch.float32) for point, each in rows.of.items()}
         for point, each in norms.items():
-            if not each.isfinite().all():
+            # the norm of finite rows may overflow as well
+            if not each.isfinite().all() and not rows.of[point].isfinite().all():
                 raise _not_finite(rows.of[point], forward, shards[number], point)
         work.write(number, rows, norms)
 
@@ -147,8 +152,8 @@ def _give_back_freed_memory() -> None:
 
 
 def _counts(forward: PromptForward, shards: list[range], work: Pieces) -> dict[str, Any]:
-    known = work.known(range(len(shards)))
-    run, padded = torch.stack([shard["tokens"] for shard in known]).sum(0).tolist()
+    numbers = range(len(shards))
+    run, padded = torch.stack([work.known(number, "tokens") for number in numbers]).sum(0).tolist()
     return {
         "prompts": len(forward.tokens.ids),
         "tokens_read": sum(len(ids) for ids in forward.tokens.ids),
@@ -157,7 +162,7 @@ def _counts(forward: PromptForward, shards: list[range], work: Pieces) -> dict[s
         "tokens_shared": forward.start,
         "padding_share": 1 - run / padded,
         "median_norm": {
-            str(point): torch.cat([shard[f"norms {point}"] for shard in known]).median().item()
+            str(point): torch.cat([work.known(number, f"norms {point}") for number in numbers]).median().item()
             for point in forward.points
         },
     }

@@ -19,6 +19,8 @@ from pipeline.points import Point
 if TYPE_CHECKING:  # importing transformers takes seconds that readers of activations need not spend
     from transformers import PreTrainedModel
 
+_PADDING = 0  # any token will do: it is masked, and its activations are not kept
+_CACHED_PER_RUN = 8  # tokens in the KV cache that cost as much memory as one that is run
 _SHORTEST_PREFIX = 2  # one shared token, such as a start-of-text, is not worth a KV cache
 
 
@@ -80,12 +82,14 @@ class PromptForward:
         finish: Callable[[], None] = lambda: None  # noqa: E731
         while waiting:
             longest = self.ends[prompts[waiting[0]]] - self.start
-            batch = waiting[: max(self.batch_tokens // longest, 1)]
-            try:
-                found, real = self._run_batch([prompts[index] for index in batch])
-            except torch.OutOfMemoryError:
+            # tokens of a shared beginning cost memory in each row too, though less than those that are run
+            most = min(self.batch_tokens // longest, _CACHED_PER_RUN * self.batch_tokens // (self.start + longest))
+            batch = waiting[: max(most, 1)]
+            outcome = self._run_batch([prompts[index] for index in batch])
+            if outcome is None:
                 self._halve(longest * len(batch), prompts[batch[0]], alone=len(batch) == 1)
                 continue
+            found, real = outcome
             arrived = self._to_host.send(found)
             finish()  # what the previous batch found, while the device works on this one
             places = np.concatenate([starts[index] + self._kept_run(prompts[index])[1] for index in batch])
@@ -104,24 +108,30 @@ class PromptForward:
         numbers = np.flatnonzero(kept >= self.start)
         return kept[numbers] - self.start, numbers
 
-    def _run_batch(self, prompts: Sequence[int]) -> tuple[dict[Point, Tensor], int]:
-        """The rows of a batch in the dtype they are stored in, still on the device, and its tokens, padding aside."""
+    def _run_batch(self, prompts: Sequence[int]) -> tuple[dict[Point, Tensor], int] | None:
+        """The rows of a batch in the dtype they are stored in, still on the device, and its tokens, padding aside.
+
+        None when the device has too little memory for it.
+        """
         device = self.model.device
         parts = [torch.from_numpy(self.tokens.ids[prompt][self.start : self.ends[prompt]]) for prompt in prompts]
-        ids, mask = _pad(parts, self.model.config.pad_token_id or 0)
+        ids, mask = _pad(parts, _PADDING)
         real = int(mask.sum())
         wanted = [row * ids.shape[1] + self._kept_run(prompt)[0] for row, prompt in enumerate(prompts)]
         options: dict[str, Any] = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
-        if self.prefix:
-            mask = torch.cat([mask.new_ones(len(prompts), self.start), mask], dim=1)
-            options = {"use_cache": True, "past_key_values": self.prefix.cache(len(prompts))}
-        found, _ = self._capture.forward(
-            torch.from_numpy(np.concatenate(wanted)).to(device),
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            **options,
-        )
-        return {point: rows.to(self.dtype) for point, rows in found.items()}, real
+        try:
+            if self.prefix:
+                mask = torch.cat([mask.new_ones(len(prompts), self.start), mask], dim=1)
+                options = {"use_cache": True, "past_key_values": self.prefix.cache(len(prompts))}
+            found, _ = self._capture.forward(
+                torch.from_numpy(np.concatenate(wanted)).to(device),
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                **options,
+            )
+            return {point: rows.to(self.dtype) for point, rows in found.items()}, real
+        except torch.OutOfMemoryError:
+            return None  # by now the failed pass has let go of its memory
 
     def _put_prefix(self, rows: Rows, prompts: range, starts: np.ndarray) -> None:
         """The kept tokens of the shared beginning are the same for every prompt."""

@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.activations.forward import Rows
@@ -30,6 +32,8 @@ from pipeline.files import replacing
 from pipeline.lock_file import locked
 from pipeline.points import Point
 
+_TARGET = "target"  # which folder the pieces were for
+_REMOVED, _SECONDS_KEPT = ".removed", 7 * 86_400
 _LIBRARIES = ("torch", "transformers", "gptqmodel", "auto-gptq")
 
 
@@ -52,26 +56,29 @@ class Pieces:
             locked(self.root / f"{name}.lock", f"another process is extracting to {target}"),
             locked(self.root / f"{self.key}.lock", "another process is extracting the same activations"),
         ):
-            self._remove_abandoned()
+            self._prepare(target)
             yield
         with suppress(OSError):  # pieces or locks of others are in it
             self.root.rmdir()
 
-    def _remove_abandoned(self) -> None:
-        """Remove what killed runs left and nobody is working on: it would stay on the disk for ever.
+    def _prepare(self, target: Path) -> None:
+        """Remove what killed runs left half-written, and pieces that will never be used.
 
-        Of the pieces of this extraction only half-written files are removed.
+        Those are pieces for the same target, which is now to hold something else, and pieces that have waited for
+        more than a week. Others may belong to an experiment that is to go on.
         """
         self.folder.mkdir(exist_ok=True)
         for unfinished in self.folder.rglob("*.tmp"):
             unfinished.unlink()
+        (self.folder / _TARGET).write_text(str(target.resolve()), encoding="utf-8")
         for folder in self.root.iterdir():
-            if folder.is_dir() and folder != self.folder:
+            if folder.is_dir() and folder != self.folder and _is_useless(folder, target):
                 with suppress(UserError), locked(self.root / f"{folder.name}.lock", "somebody is working on them"):
                     shutil.rmtree(folder)
         for lock in self.root.glob("*.lock"):
-            with suppress(UserError), locked(lock, "it is held"):
-                pass  # which removes it
+            if _age(lock) > _SECONDS_KEPT:
+                with suppress(UserError), locked(lock, "it is held"):
+                    pass  # which removes it
 
     def is_done(self, number: int) -> bool:
         return (self.folder / shard_name(number)).is_file()
@@ -85,9 +92,11 @@ class Pieces:
         with replacing(self.folder / shard_name(number)) as temporary:
             save_file(known, temporary)
 
-    def known(self, numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Of each shard: `tokens` (run, padded) and `norms POINT`, float32 (rows)."""
-        return [load_file(self.folder / shard_name(number)) for number in numbers]
+    def known(self, number: int, name: str) -> Tensor:
+        """Of a shard: `tokens`, int64 (run, padded), or `norms POINT`, float32 (rows)."""
+        with safe_open(self.folder / shard_name(number), framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
 
     def publish(self, point: str, number: int, target: Path) -> None:
         """Put a shard of a point into the folder `target` as well."""
@@ -100,8 +109,26 @@ class Pieces:
                 shutil.copyfile(source, temporary)
 
     def remove(self) -> None:
-        """Remove the pieces, which have been published."""
-        shutil.rmtree(self.folder)
+        """Remove the pieces, which have been published.
+
+        They lose their name first: if this is interrupted, what is left is nobody's pieces.
+        """
+        nameless = self.folder.with_name(f"{self.key}{_REMOVED}")
+        self.folder.rename(nameless)
+        shutil.rmtree(nameless)
+
+
+def _is_useless(folder: Path, target: Path) -> bool:
+    try:
+        same_target = (folder / _TARGET).read_text(encoding="utf-8") == str(target.resolve())
+        old = _age(folder / _TARGET) > _SECONDS_KEPT
+    except OSError:
+        return True
+    return same_target or old or folder.name.endswith(_REMOVED)
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def content_key(settings: dict[str, Any], tokens: PromptTokens) -> str:
@@ -112,7 +139,7 @@ def content_key(settings: dict[str, Any], tokens: PromptTokens) -> str:
         digest.update(file.read_bytes())
     digest.update(json.dumps(settings | {"libraries": [_version(name) for name in _LIBRARIES]}).encode())
     for prompt_id, ids, kept in zip(tokens.prompt_ids, tokens.ids, tokens.kept, strict=True):
-        digest.update(prompt_id.encode() + b"\0" + ids.tobytes() + kept.tobytes())
+        digest.update(f"{prompt_id} {len(ids)} {len(kept)}\0".encode() + ids.tobytes() + kept.tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 
 
@@ -47,4 +48,7 @@ def joined() -> Iterator[Ranks]:
 def local_device(device: str) -> str:
     """The device of this process: with several processes on a machine each has the GPU of its local rank."""
     local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None else device
+    if device != "cuda" or local is None:
+        return device
+    torch.cuda.set_device(int(local))
+    return f"cuda:{local}"

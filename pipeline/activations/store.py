@@ -44,7 +44,6 @@ def write_index(path: Path, parts: Iterable[pa.Table]) -> None:
             if writer is None:
                 writer = closing.enter_context(pq.ParquetWriter(temporary, part.schema, compression="zstd"))
             writer.write_table(part)
-        closing.close()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

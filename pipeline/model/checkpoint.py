@@ -134,7 +134,7 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
 def _compute_dtype(config: Any, device: str) -> torch.dtype:
     own = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     half = own in (torch.float16, torch.bfloat16) and device != "cpu"
-    has_bfloat16 = not device.startswith("cuda") or torch.cuda.is_bf16_supported()
+    has_bfloat16 = not device.startswith("cuda") or torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if half and has_bfloat16 else torch.float32
 
 
