@@ -43,7 +43,11 @@ def test_every_key_has_a_comment_on_its_line() -> None:
         ("extract.batch_tokens", 100, r"extract.batch_tokens = 100 .*at least extract.max_tokens, 768"),
         ("extract.dtype", "int8", r"extract.dtype = 'int8' is not allowed: should be 'float16'"),
         ("sae.variants.topk.k", 5000, r"sae.variants.topk.k = 5000 .*at most the variant's width, 1024"),
-        ("sae.variants.topk.architecture", "vq", r"sae.variants.topk.architecture = 'vq' .*'topk' or 'batch_topk'"),
+        (
+            "sae.variants.topk.architecture",
+            "vq",
+            r"sae.variants.topk.architecture = 'vq' .*'batch_topk' or 'matryoshka'",
+        ),
         ("sae.variants.topk.lr", -1.0, r"sae.variants.topk.lr = -1.0 is not allowed: should be greater than 0"),
         ("sae.train", ["nope"], r"sae.train = \['nope'\] .*sae.variants: batch_topk, topk"),
         ("sae.target", 2, None),

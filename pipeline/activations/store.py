@@ -5,8 +5,9 @@
 <folder>/<point>/manifest.json       shards with their rows, width, dtype; written last
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,29 @@ class ActivationStore:
     def shard_rows(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (first row, activations (rows, width) in the stored dtype) shard by shard."""
         first = 0
-        for shard in self.shards:
-            path = self.folder / shard["file"]
-            try:
-                with safe_open(path, framework="pt") as file:
-                    rows = file.get_tensor(TENSOR)
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
-            if rows.shape != (shard["rows"], self.width):
-                raise UserError(f"{path} is not the shard of its manifest: run 'dvc repro' to extract again")
+        for number in range(len(self.shards)):
+            rows = self.shard(number)
             yield first, rows
             first += len(rows)
+
+    def shard(self, number: int) -> Tensor:
+        """The activations (rows, width) of one shard, in the stored dtype."""
+        path = self.folder / self.shards[number]["file"]
+        try:
+            with safe_open(path, framework="pt") as file:
+                rows: Tensor = file.get_tensor(TENSOR)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
+        if rows.shape != (self.shards[number]["rows"], self.width):
+            raise UserError(f"{path} is not the shard of its manifest: run 'dvc repro' to extract again")
+        return rows
+
+    def readers(self, rows: np.ndarray) -> list[Callable[[], Tensor]]:
+        """For each shard a function that reads its activations where the bool array `rows` (len(self)) is true."""
+        wanted = torch.from_numpy(rows).split([shard["rows"] for shard in self.shards])
+        return [
+            partial(lambda number, mask: self.shard(number)[mask], number, mask) for number, mask in enumerate(wanted)
+        ]
 
     def prompts(self) -> Iterator[tuple[int, int, Tensor]]:
         """Yield (first prompt, end prompt, rows) shard by shard: shards hold whole prompts."""

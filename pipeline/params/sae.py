@@ -1,12 +1,13 @@
 """The section `sae`: which sparse autoencoders are trained, on what and how."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from pipeline.params.base import Section
 
-Architecture = Literal["topk", "batch_topk"]
+Architecture = Literal["relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka"]
+MemoryMb: Any = Annotated[int, Field(ge=1)] | None  # Any: a union is no type[T] to mypy
 TrainOn = Literal["all", "target", "non_target"]
 
 
@@ -19,6 +20,7 @@ class VariantParams(Section):
     lr: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 1024
     epochs: Annotated[int, Field(ge=1)] = 10
+    patience: Annotated[int, Field(ge=1)] | None = 3
     aux_coefficient: Annotated[float, Field(ge=0)] = 1 / 32
 
     @field_validator("k")
@@ -35,6 +37,7 @@ class SaeParams(Section):
     train_on: TrainOn
     target: Annotated[int, Field(ge=0)]
     held_out_fraction: Annotated[float, Field(gt=0, lt=1)]
+    memory_mb: MemoryMb
     variants: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")], VariantParams]
     train: Annotated[list[str], Field(min_length=1)]
 

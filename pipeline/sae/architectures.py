@@ -1,65 +1,373 @@
-"""What makes an architecture: which latents stay active, in training and afterwards.
+"""What makes an architecture: which latents are active, and what beside the reconstruction training asks of them.
 
-To add one, write a subclass of `Architecture` and register it in ARCHITECTURES.
+To add one, write a subclass of `Architecture` and register it in ARCHITECTURES. B: tokens of a batch, d: width of
+the activations, L: latents. Activations come centred on their mean and scaled to a mean norm of sqrt(d).
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.sae.sparse import Active, DecodeActive, EncodeActive, products
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Memory:
+    """What an architecture carries from step to step beside its weights, as tensors that a checkpoint can hold.
+
+    last_fired (L): tokens seen since each latent was active. dials: small numbers, such as a coefficient.
+    """
+
+    last_fired: Tensor
+    dials: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The outcome of one batch: the loss to minimise, the fraction of variance unexplained, and what was active."""
+
+    loss: Tensor
+    fvu: Tensor
+    l0: float
+    fired: Tensor  # bool (L)
+
 
 class Architecture(ABC):
-    """Turns pre-activations into sparse latents. B: tokens of a batch, L: latents."""
+    """Weights: W_enc (L, d), W_dec (L, d) with rows of norm 1, b_enc (L), b_dec (d), and what a subclass adds."""
 
-    def __init__(self, k: int) -> None:
+    saved_as: str  # SAELens's name of what is left after training
+
+    def __init__(self, width: int, k: int, *, aux_coefficient: float, variance: float, steps: int) -> None:
+        """k: active latents a token, wanted on average; variance: of the activations, mean |x|^2; steps: planned."""
+        self.width = width
         self.k = k
+        self.aux_coefficient = aux_coefficient
+        self.variance = variance
+        self.steps = steps
+
+    def initial(self, d: int, generator: torch.Generator) -> Weights:
+        """Decoder rows of random directions, the encoder equal to the decoder, biases 0."""
+        decoder = torch.randn(self.width, d, generator=generator)
+        decoder /= decoder.norm(dim=1, keepdim=True)
+        return {"W_enc": decoder.clone(), "b_enc": torch.zeros(self.width), "W_dec": decoder, "b_dec": torch.zeros(d)}
 
     @abstractmethod
-    def select(self, pre_BL: Tensor) -> Tensor:
-        """The latents (B, L) of a training batch: `pre_BL` where active, 0 elsewhere."""
+    def step(self, weights: Weights, x_BD: Tensor, memory: Memory, window: int) -> Step:
+        """The loss of a batch in train mode. window: tokens without firing after which a latent is dead."""
 
-    def threshold(self, batches: Iterable[Tensor], tokens: int) -> Tensor | None:
-        """The activation above which a latent is active at inference, if any.
+    def remember(self, memory: Memory, step: Step, tokens: int) -> None:
+        """Take note of a step that was made."""
+        memory.last_fired += tokens
+        memory.last_fired[step.fired] = 0
 
-        `batches` hold the pre-activations (B, L) of all `tokens` train tokens.
+    def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor | None:
+        """The activation (L) above which each latent is active once trained, for those saved as jumprelu.
+
+        `batches` yields the `tokens` train tokens (B, d).
         """
         return None
 
+    def fvu(self, x_BD: Tensor, reconstruction_BD: Tensor) -> Tensor:
+        return (x_BD - reconstruction_BD).square().sum(dim=1).mean() / self.variance
+
 
 class TopK(Architecture):
-    """The k largest latents of each token (Gao et al. 2024, "Scaling and evaluating sparse autoencoders")."""
+    """The k largest latents of each token; dead latents learn the residual (AuxK).
 
-    def select(self, pre_BL: Tensor) -> Tensor:
-        return keep_top_k(pre_BL, self.k)
-
-
-class BatchTopK(Architecture):
-    """The k x B largest latents of a batch of B tokens (Bussmann et al. 2024, "BatchTopK Sparse Autoencoders").
-
-    At inference a token must not depend on its batch, so one threshold for all takes the batch's place.
+    Gao et al. 2024, "Scaling and evaluating sparse autoencoders", https://arxiv.org/abs/2406.04093
     """
 
-    def select(self, pre_BL: Tensor) -> Tensor:
-        flat = pre_BL.relu().flatten()
-        values, indices = flat.topk(min(self.k * len(pre_BL), len(flat)), sorted=False)
-        return torch.zeros_like(flat).scatter(0, indices, values).view_as(pre_BL)
+    saved_as = "topk"
 
-    def threshold(self, batches: Iterable[Tensor], tokens: int) -> Tensor:
-        """The exact global quantile at which the mean L0 over all given tokens is k."""
-        largest = torch.empty(0)
-        for pre_BL in batches:
-            floor = largest.min() if len(largest) == self.k * tokens else torch.zeros(())
+    def step(self, weights: Weights, x_BD: Tensor, memory: Memory, window: int) -> Step:
+        with torch.no_grad():
+            centred = x_BD - weights["b_dec"]
+            pre_BL = encoder_product(centred, weights["W_enc"], weights["b_enc"])
+            active, values = self.select(pre_BL, centred, weights, memory)
+        latents = EncodeActive.apply(values, x_BD, *(weights[n] for n in ("W_enc", "b_enc", "b_dec")), active).relu()
+        fvu, loss = self.reconstruct(weights, x_BD, active, latents)
+        dead = memory.last_fired > window
+        if self.aux_coefficient and bool(dead.any()):
+            residual = (x_BD - DecodeActive.apply(latents, weights["W_dec"], active) - weights["b_dec"]).detach()
+            loss = loss + self.aux_coefficient * self.auxiliary(weights, x_BD, pre_BL, residual, dead)
+        firing = latents.detach() > 0
+        fired = torch.zeros(self.width, dtype=torch.bool, device=x_BD.device)
+        fired[active.latents[firing]] = True
+        return Step(loss, fvu, float(firing.sum()) / len(x_BD), fired)
+
+    def select(self, pre_BL: Tensor, x_BD: Tensor, weights: Weights, memory: Memory) -> tuple[Active, Tensor]:
+        """The active pairs of a batch and their pre-activations (nnz). x_BD: centred on b_dec."""
+        if pre_BL.dtype == x_BD.dtype:
+            latents = top_latents(pre_BL, self.k).sort(dim=1).values
+            return Active.of_rows(latents, self.width), pre_BL.gather(1, latents).reshape(-1)
+        # half precision only proposes candidates, more than are wanted
+        wide = top_latents(pre_BL, min(self.k + self.k // 8 + 8, self.width)).sort(dim=1).values
+        candidates = Active.of_rows(wide, self.width)
+        exact = (products(candidates, x_BD, weights["W_enc"]) + weights["b_enc"][candidates.latents]).view(wide.shape)
+        best = exact.topk(self.k, dim=1, sorted=False).indices.sort(dim=1).values
+        return Active.of_rows(wide.gather(1, best), self.width), exact.gather(1, best).reshape(-1)
+
+    def reconstruct(self, weights: Weights, x_BD: Tensor, active: Active, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The fraction of variance unexplained, and the loss that it makes."""
+        fvu = self.fvu(x_BD, DecodeActive.apply(latents, weights["W_dec"], active) + weights["b_dec"])
+        return fvu, fvu
+
+    def auxiliary(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor, residual_BD: Tensor, dead: Tensor) -> Tensor:
+        """AuxK (appendix A.2): the share of the residual that the largest d/2 dead latents of each token miss."""
+        with torch.no_grad():
+            numbers = dead.nonzero()[:, 0]
+            k = min(x_BD.shape[1] // 2, len(numbers), AUX_K)
+            chosen = numbers[pre_BL[:, numbers].topk(k, dim=1, sorted=False).indices].sort(dim=1).values
+            active = Active.of_rows(chosen, self.width)
+            centred = x_BD - weights["b_dec"]
+            values = products(active, centred, weights["W_enc"]) + weights["b_enc"][active.latents]
+        latents = EncodeActive.apply(values, x_BD, *(weights[n] for n in ("W_enc", "b_enc", "b_dec")), active).relu()
+        missed = (residual_BD - DecodeActive.apply(latents, weights["W_dec"], active)).square().sum(dim=1).mean()
+        return missed / residual_BD.square().sum(dim=1).mean().clamp_min(1e-12)
+
+
+class BatchTopK(TopK):
+    """The k x B largest latents of a batch; afterwards one threshold for all, so that no token depends on a batch.
+
+    Bussmann, Leask & Nanda 2024, "BatchTopK Sparse Autoencoders", https://arxiv.org/abs/2412.06410
+    """
+
+    saved_as = "jumprelu"
+
+    def select(self, pre_BL: Tensor, x_BD: Tensor, weights: Weights, memory: Memory) -> tuple[Active, Tensor]:
+        wanted = self.k * len(x_BD)
+        exact = pre_BL.dtype == x_BD.dtype
+        flat = pre_BL.reshape(-1)
+        # the smallest of the last batch tells about where this one's will be
+        floor = memory.dials.setdefault("floor", torch.tensor(float("-inf")))
+        places = (flat > 0.9 * floor.clamp_min(0).to(flat)).nonzero()[:, 0]
+        if not floor.isfinite() or (len(places) < wanted and floor > 0):
+            places = (flat > 0).nonzero()[:, 0]
+        values = flat[places]
+        if len(places) > wanted:
+            smallest = values.topk(wanted, sorted=False).values.min()
+            # half precision only proposes candidates, more than are wanted
+            keep = values >= (smallest if exact else 0.97 * smallest)
+            places, values = places[keep], values[keep]
+        if not exact:
+            candidates = Active.of_places(places, len(x_BD), self.width)
+            values = products(candidates, x_BD, weights["W_enc"]) + weights["b_enc"][candidates.latents]
+        if len(places) > wanted:
+            best = values.topk(wanted, sorted=False).indices.sort().values
+            places, values = places[best], values[best]
+        memory.dials["floor"] = values.min().float().cpu() if len(values) else torch.zeros(())
+        return Active.of_places(places, len(x_BD), self.width), values
+
+    def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor:
+        """The exact global quantile at which the mean L0 over all train tokens is k."""
+        wanted = self.k * tokens
+        largest = weights["b_enc"].new_empty(0)
+        for x_BD in batches:
+            pre_BL = (x_BD - weights["b_dec"]) @ weights["W_enc"].T + weights["b_enc"]
+            floor = largest.min() if len(largest) == wanted else pre_BL.new_zeros(())
             largest = torch.cat([largest, pre_BL[pre_BL > floor]])
-            largest = largest.topk(min(self.k * tokens, len(largest)), sorted=False).values
-        return torch.nextafter(largest.min(), torch.zeros(())) if len(largest) else torch.zeros(())
+            largest = largest.topk(min(wanted, len(largest)), sorted=False).values
+        zero = weights["b_enc"].new_zeros(())
+        return (torch.nextafter(largest.min(), zero) if len(largest) else zero).expand(self.width).contiguous()
 
 
-ARCHITECTURES: dict[str, type[Architecture]] = {"topk": TopK, "batch_topk": BatchTopK}
+class Matryoshka(BatchTopK):
+    """BatchTopK whose first L/16, L/8, L/4, L/2 latents must each reconstruct alone, so that they stay general.
+
+    Bussmann et al. 2025, "Learning Multi-Level Features with Matryoshka Sparse Autoencoders",
+    https://arxiv.org/abs/2503.17547
+    """
+
+    def reconstruct(self, weights: Weights, x_BD: Tensor, active: Active, latents: Tensor) -> tuple[Tensor, Tensor]:
+        bounds = [self.width // part for part in (16, 8, 4, 2, 1) if self.width // part]
+        reconstruction = weights["b_dec"].expand_as(x_BD)
+        losses = []
+        for low, high in zip([0, *bounds], bounds, strict=False):
+            here = (active.latents >= low) & (active.latents < high)
+            places = active.tokens[here] * self.width + active.latents[here]
+            level = Active.of_places(places, len(x_BD), self.width)
+            reconstruction = reconstruction + DecodeActive.apply(latents[here], weights["W_dec"], level)
+            losses.append(self.fvu(x_BD, reconstruction))
+        return losses[-1], torch.stack(losses).mean()
 
 
-def keep_top_k(pre_BL: Tensor, k: int) -> Tensor:
-    """Zero all but the k largest positive entries of each row."""
-    values, indices = pre_BL.topk(k, dim=1, sorted=False)
-    return torch.zeros_like(pre_BL).scatter(1, indices, values.relu())
+class Penalised(Architecture):
+    """Sparsity by a penalty, whose coefficient is turned during training until k latents are active on average.
+
+    What is active is not few at first, so these use dense products.
+    """
+
+    def dial(self, memory: Memory) -> Tensor:
+        return memory.dials.setdefault("coefficient", torch.tensor(FIRST_COEFFICIENT))
+
+    def remember(self, memory: Memory, step: Step, tokens: int) -> None:
+        super().remember(memory, step, tokens)
+        made = memory.dials.setdefault("steps", torch.zeros(()))
+        made += 1
+        # from half of the latents down to k in the first part of the training, so that the penalty never runs ahead
+        ahead = max(0.0, 1 - made.item() / (DESCENT * self.steps))
+        wanted = self.k * (self.width / (2 * self.k)) ** ahead
+        off = math.log(max(step.l0, 1e-3) / wanted)
+        memory.dials["coefficient"] *= math.exp(min(DIAL_TURNS / self.steps, 0.1) * max(-1.0, min(1.0, off)))
+
+    def step(self, weights: Weights, x_BD: Tensor, memory: Memory, window: int) -> Step:
+        pre_BL = (x_BD - weights["b_dec"]) @ weights["W_enc"].T
+        latents, penalty, extra = self.activate(weights, x_BD, pre_BL)
+        fvu = self.fvu(x_BD, latents @ weights["W_dec"] + weights["b_dec"])
+        loss = fvu + self.dial(memory).to(x_BD.device) * penalty + extra
+        firing = latents.detach() > 0
+        return Step(loss, fvu, float(firing.sum()) / len(x_BD), firing.any(dim=0))
+
+    @abstractmethod
+    def activate(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Latents (B, L), the penalty on them a token, and what else is lost. pre_BL: without a bias."""
+
+    def l1(self, latents: Tensor) -> Tensor:
+        """The mean L1 norm of a token's latents, in units of the activations' norm."""
+        return latents.sum(dim=1).mean() / math.sqrt(self.variance)
+
+
+class Relu(Penalised):
+    """ReLU latents with an L1 penalty.
+
+    Bricken et al. 2023, "Towards Monosemanticity", https://transformer-circuits.pub/2023/monosemantic-features
+    """
+
+    saved_as = "standard"
+
+    def activate(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        latents = (pre_BL + weights["b_enc"]).relu()
+        return latents, self.l1(latents), 0.0
+
+
+class Gated(Penalised):
+    """A gate says which latents are active, a magnitude how much, so that the penalty shrinks no magnitude.
+
+    Rajamanoharan et al. 2024, "Improving Dictionary Learning with Gated Sparse Autoencoders",
+    https://arxiv.org/abs/2404.16014
+    """
+
+    saved_as = "gated"
+
+    def initial(self, d: int, generator: torch.Generator) -> Weights:
+        weights = super().initial(d, generator)
+        del weights["b_enc"]
+        return weights | {name: torch.zeros(self.width) for name in ("b_gate", "b_mag", "r_mag")}
+
+    def activate(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        gate = pre_BL + weights["b_gate"]
+        latents = (gate > 0) * (pre_BL * weights["r_mag"].exp() + weights["b_mag"]).relu()
+        through_gate = gate.relu()
+        # the decoder is not to bend to the gate (section 3.3)
+        frozen = through_gate @ weights["W_dec"].detach() + weights["b_dec"].detach()
+        return latents, self.l1(through_gate), self.fvu(x_BD, frozen)
+
+
+class JumpRelu(Penalised):
+    """A learned threshold for each latent and a penalty on L0 itself, both by straight-through estimates.
+
+    Rajamanoharan et al. 2024, "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse Autoencoders",
+    https://arxiv.org/abs/2407.14435
+    """
+
+    saved_as = "jumprelu"
+
+    def initial(self, d: int, generator: torch.Generator) -> Weights:
+        first = 0.1 * math.sqrt(self.variance / self.k)
+        return super().initial(d, generator) | {"log_threshold": torch.full((self.width,), math.log(first))}
+
+    def activate(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        pre_BL = (pre_BL + weights["b_enc"]).relu()
+        threshold = weights["log_threshold"].exp()
+        bandwidth = BANDWIDTH * math.sqrt(self.variance / self.k)
+        jump = _Step.apply(pre_BL, threshold, bandwidth)
+        latents = _JumpRelu.apply(pre_BL, threshold, bandwidth)
+        return latents, jump.sum(dim=1).mean() / self.k, 0.0
+
+    def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor:
+        return weights["log_threshold"].exp()
+
+
+class _Step(torch.autograd.Function):
+    """1 where x > threshold; the gradient to the threshold is that of a rectangle of the bandwidth around it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward((x - threshold).abs() < bandwidth / 2)
+        ctx.bandwidth = bandwidth
+        return (x > threshold).to(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (near,) = ctx.saved_tensors
+        return None, -(near * grad).sum(dim=0) / ctx.bandwidth, None
+
+
+class _JumpRelu(torch.autograd.Function):
+    """x where x > threshold, else 0; gradients as of equation 11."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        above, near = x > threshold, (x - threshold).abs() < bandwidth / 2
+        ctx.save_for_backward(above, near, threshold)
+        ctx.bandwidth = bandwidth
+        return x * above
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        above, near, threshold = ctx.saved_tensors
+        return above * grad, -threshold / ctx.bandwidth * (near * grad).sum(dim=0), None
+
+
+FIRST_COEFFICIENT = 1e-3
+DESCENT = 0.5
+DIAL_TURNS = 30.0  # how often the coefficient could grow e-fold in a whole training
+BANDWIDTH = 0.2  # in units of the size that each of k equal latents would have
+GROUP = 16  # latents whose maximum is looked at first
+AUX_K = 256  # beyond this AuxK costs more than the rest of the step
+
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "relu": Relu,
+    "gated": Gated,
+    "jump_relu": JumpRelu,
+    "topk": TopK,
+    "batch_topk": BatchTopK,
+    "matryoshka": Matryoshka,
+}
+
+
+def top_latents(pre_BL: Tensor, k: int) -> Tensor:
+    """The k largest of each row, int64 (B, k), in no order.
+
+    They are in the k groups with the largest maxima, so most of a wide row need not be looked at one by one.
+    """
+    batch, width = pre_BL.shape
+    groups = width // GROUP
+    if width % GROUP or groups < 2 * k:
+        return pre_BL.topk(k, dim=1, sorted=False).indices
+    grouped = pre_BL.view(batch, GROUP, groups)
+    best = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    members = grouped.gather(2, best[:, None, :].expand(-1, GROUP, -1)).reshape(batch, GROUP * k)
+    chosen = members.topk(k, dim=1, sorted=False).indices
+    return chosen // k * groups + best.gather(1, chosen % k)
+
+
+def encoder_product(x_BD: Tensor, w_LD: Tensor, b_enc: Tensor) -> Tensor:
+    """x w^T + b, (B, L): in bfloat16 where the processor has matrix units for it, else in x's own type."""
+    if x_BD.dtype == torch.float32 and has_fast_bfloat16(x_BD.device):
+        return torch.nn.functional.linear(x_BD.bfloat16(), w_LD.bfloat16(), b_enc.bfloat16())
+    return torch.nn.functional.linear(x_BD, w_LD, b_enc)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products take much less time than float32 ones: AMX on CPUs, tensor cores on GPUs."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))

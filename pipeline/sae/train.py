@@ -1,167 +1,171 @@
-"""Training a sparse autoencoder on activations held in memory."""
+"""Training a sparse autoencoder."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.progress import progress
-from pipeline.sae.architectures import ARCHITECTURES, Architecture, keep_top_k
+from pipeline.sae.architectures import ARCHITECTURES, Architecture, Memory, Step, Weights
+from pipeline.sae.checkpoint import Checkpoint
+from pipeline.sae.data import Activations
 from pipeline.sae.model import Sae, fold
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the steps
-OUTLIER_NORM = 10.0  # tokens with a norm of more than this many medians are left out
-CHUNK = 4096  # tokens encoded at once outside training
+BETTER = 0.999  # an epoch that does not bring the held-out loss below this share of the best so far is in vain
 
 
 @dataclass
-class TrainState:
-    """What the step needs beside the weights. last_fired (L): tokens seen since each latent was active."""
+class Run:
+    """Everything that changes while training: what a checkpoint holds.
 
-    weights: dict[str, Tensor]
-    last_fired: Tensor
-    window: int  # a latent is dead after this many tokens without firing
+    best: the weights of the epoch with the lowest held-out loss; curve: (step, fvu, l0, dead fraction).
+    """
+
+    weights: Weights
+    memory: Memory
+    optimizer: torch.optim.Adam
+    step: int = 0
+    best: Weights = field(default_factory=dict)
+    best_fvu: float = math.inf
+    stale_epochs: int = 0
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
 
 
 def train_sae(
-    acts_ND: Tensor,
+    acts: Tensor | Activations,
     *,
     architecture: str,
     width: int,
     k: int,
+    held_out: Tensor | None = None,
     lr: float | None = None,
     batch_size: int = 1024,
     epochs: int = 10,
+    patience: int | None = 3,
     aux_coefficient: float = 1 / 32,
     seed: int = 0,
-    on_step: Callable[[int, float], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    on_step: Callable[[int, float, float, float], None] | None = None,
 ) -> Sae:
-    """Train on activations (N, d) of any float dtype; return an Sae for activations as they are given.
+    """Train on activations (N, d) of any float type; return an Sae for activations as they are given.
 
-    Activations are centred on their mean and scaled to a mean norm of sqrt(d) for training, and both are
-    folded into the weights afterwards. The loss is the fraction of variance unexplained plus AuxK: dead
-    latents reconstruct the residual (Gao et al. 2024, appendix A.2), with a latent dead after an epoch without
-    firing. Adam; decoder rows of norm 1, with the gradient along them projected out; the encoder starts as the
-    decoder's transpose.
+    Activations are centred on their mean and scaled to a mean norm of sqrt(d) for training, and both are folded
+    into the weights afterwards. Adam with float32 weights; decoder rows of norm 1, with the gradient along them
+    projected out; gradients clipped to a norm of 1; warm-up, and linear decay at the end.
 
     Args:
+        architecture: a name in ARCHITECTURES.
         width: number of latents L.
-        k: active latents a token.
+        k: active latents a token, on average where the architecture has no exact number.
+        held_out: activations (M, d) that training does not see; with them it ends after `patience` epochs that
+            bring no gain there, and the weights of the best epoch are kept.
         lr: peak learning rate; None is 2e-4 / sqrt(L / 2^14) (Gao et al. 2024, section 3).
-        on_step: called with the step and its fraction of variance unexplained.
+        aux_coefficient: of AuxK, where dead latents (no firing for an epoch) learn what the others miss.
+        checkpoint: file from which a run that was stopped goes on, if it has the same settings and data; it is
+            written every `checkpoint_seconds` and removed at the end.
+        on_step: called with step, fraction of variance unexplained, L0 and dead fraction; after resuming, first
+            for all the steps that were made before.
 
-    Raises: UserError when there are no activations, or when training diverges.
+    Raises: UserError when there are no activations, or when training diverges; a checkpoint stays.
     """
-    rule = ARCHITECTURES[architecture](k)
-    norms = torch.cat([rows.float().norm(dim=1) for rows in acts_ND.split(CHUNK)])
-    acts_ND = acts_ND[norms <= OUTLIER_NORM * norms.median()] if len(norms) else acts_ND
-    if len(acts_ND) < 2:
+    data = acts if isinstance(acts, Activations) else Activations.of(acts)
+    if data.tokens < 2:
         raise UserError("there are no activations to train an SAE on: use more or longer prompts")
-    mean, scale, variance = _statistics(acts_ND)
-    generator = torch.Generator().manual_seed(seed)
-    batch_size = min(batch_size, len(acts_ND))
-    steps = epochs * (len(acts_ND) // batch_size)
+    batch_size = min(batch_size, data.tokens)
     peak = lr if lr is not None else 2e-4 / math.sqrt(width / 2**14)
-
-    state = TrainState(_initial(acts_ND.shape[1], width, generator), torch.zeros(width), len(acts_ND))
-    optimizer = torch.optim.Adam(list(state.weights.values()), lr=peak, betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
-    step = 0
+    per_epoch = data.steps(batch_size)
+    steps = epochs * per_epoch
+    rule = ARCHITECTURES[architecture](width, k, aux_coefficient=aux_coefficient, variance=data.variance, steps=steps)
+    run = _start(rule, data, peak, seed)
+    settings = [architecture, width, k, peak, batch_size, epochs, patience, aux_coefficient, seed, data.tokens]
+    saved = Checkpoint(checkpoint, [*settings, data.scale, float(data.mean.double().sum())], checkpoint_seconds)
+    saved.load(run)
+    for point in run.curve:
+        if on_step:
+            on_step(*point)
     with progress(steps * batch_size, f"training {architecture}", "token") as bar:
-        for _ in range(epochs):
-            order = torch.randperm(len(acts_ND), generator=generator)
-            for batch in order.split(batch_size):
-                if len(batch) < batch_size:
+        bar.update(run.step * batch_size)
+        while run.step < steps and (patience is None or run.stale_epochs < patience):
+            epoch, done = divmod(run.step, per_epoch)
+            for number, x_BD in enumerate(data.batches(batch_size, epoch, seed)):
+                if number < done:  # before the checkpoint
                     continue
-                x_BD = (acts_ND[batch].float() - mean) * scale
-                fvu = _step(state, rule, x_BD, variance, aux_coefficient, optimizer)
-                schedule.step()
-                if not math.isfinite(fvu):
-                    raise UserError(
-                        f"training of {architecture} diverged at step {step} with learning rate {peak:.2g}: "
-                        "lower the variant's lr"
-                    )
+                _optimise(run, rule, x_BD, data.tokens, peak * _schedule(run.step, steps))
+                point = run.curve[-1]
                 if on_step:
-                    on_step(step, fvu)
-                bar.set_postfix(fvu=f"{fvu:.3f}", refresh=False)
-                bar.update(len(batch))
-                step += 1
-    weights = {name: weight.detach() for name, weight in state.weights.items()}
-    threshold = rule.threshold(
-        (_pre_activations(weights, (rows.float() - mean) * scale) for rows in acts_ND.split(CHUNK)),
-        len(acts_ND),
-    )
-    return fold(weights, mean, scale, threshold, k if threshold is None else None)
+                    on_step(*point)
+                bar.set_postfix(fvu=f"{point[1]:.3f}", l0=f"{point[2]:.1f}", refresh=False)
+                bar.update(len(x_BD))
+                run.step += 1
+                if run.step % per_epoch == 0 and held_out is not None:
+                    _keep_best(run, rule, data, held_out)
+                saved.save_if_due(run)
+    weights = run.best or {name: weight.detach() for name, weight in run.weights.items()}
+    with torch.no_grad():
+        thresholds = rule.thresholds(weights, data.in_order(), data.tokens)
+    sae = fold(weights, data.mean, data.scale, thresholds, rule.saved_as, k)
+    saved.remove()
+    return sae
 
 
-def _step(
-    state: TrainState,
-    rule: Architecture,
-    x_BD: Tensor,
-    variance: float,
-    aux_coefficient: float,
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    """One optimizer step; returns the batch's fraction of variance unexplained."""
-    weights = state.weights
-    pre_BL = _pre_activations(weights, x_BD)
-    latents_BL = rule.select(pre_BL)
-    error_BD = x_BD - (latents_BL @ weights["W_dec"] + weights["b_dec"])
-    fvu = error_BD.square().sum(dim=1).mean() / variance
-    loss = fvu
-    dead = state.last_fired > state.window
-    dead_count = int(dead.sum())
-    if aux_coefficient and dead_count:
-        k_aux = min(x_BD.shape[1] // 2, dead_count)
-        aux_BL = keep_top_k(pre_BL[:, dead], k_aux)
-        residual = error_BD.detach()
-        missed = (residual - aux_BL @ weights["W_dec"][dead]).square().sum(dim=1).mean()
-        loss = loss + aux_coefficient * missed / residual.square().sum(dim=1).mean().clamp_min(1e-12)
-    loss.backward()
-    decoder = weights["W_dec"]
+def _start(rule: Architecture, data: Activations, lr: float, seed: int) -> Run:
+    generator = torch.Generator().manual_seed(seed)
+    initial = rule.initial(data.d, generator)
+    weights = {name: weight.to(data.device).requires_grad_() for name, weight in initial.items()}
+    memory = Memory(torch.zeros(rule.width, device=data.device))
+    fused = data.device.startswith(("cpu", "cuda"))
+    return Run(weights, memory, torch.optim.Adam(list(weights.values()), lr=lr, betas=(0.9, 0.999), fused=fused))
+
+
+def _optimise(run: Run, rule: Architecture, x_BD: Tensor, window: int, lr: float) -> None:
+    """One optimizer step. window: tokens without firing after which a latent is dead."""
+    step = rule.step(run.weights, x_BD, run.memory, window)
+    fvu = step.fvu.item()
+    if not math.isfinite(fvu) or not math.isfinite(step.loss.item()):
+        raise UserError(f"training diverged at step {run.step} with learning rate {lr:.2g}: lower the variant's lr")
+    step.loss.backward()
+    decoder = run.weights["W_dec"]
     assert decoder.grad is not None
     with torch.no_grad():
-        decoder.grad -= (decoder.grad * decoder).sum(dim=1, keepdim=True) * decoder
-        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        decoder /= decoder.norm(dim=1, keepdim=True)
-        fired = (latents_BL > 0).any(dim=0)
-        state.last_fired += len(x_BD)
-        state.last_fired[fired] = 0
-    return fvu.item()
+        decoder.grad.addcmul_(torch.linalg.vecdot(decoder.grad, decoder)[:, None], decoder, value=-1)
+        _clip([weight.grad for weight in run.weights.values() if weight.grad is not None])
+        run.optimizer.param_groups[0]["lr"] = lr
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+        rule.remember(run.memory, step, len(x_BD))
+        dead = (run.memory.last_fired > window).float().mean().item()
+    run.curve.append((run.step, round(fvu, 4), round(step.l0, 2), round(dead, 4)))
 
 
-def _initial(d: int, latents: int, generator: torch.Generator) -> dict[str, Tensor]:
-    decoder = torch.randn(latents, d, generator=generator)
-    decoder /= decoder.norm(dim=1, keepdim=True)
-    weights = {
-        "W_enc": decoder.T.contiguous(),
-        "b_enc": torch.zeros(latents),
-        "W_dec": decoder.clone(),
-        "b_dec": torch.zeros(d),
-    }
-    return {name: weight.requires_grad_() for name, weight in weights.items()}
+def _clip(gradients: list[Tensor], largest: float = 1.0) -> None:
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / norm)
 
 
-def _pre_activations(weights: dict[str, Tensor], x_BD: Tensor) -> Tensor:
-    return (x_BD - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
-
-
-def _statistics(acts_ND: Tensor) -> tuple[Tensor, float, float]:
-    """The mean (d), the scale to a mean norm of sqrt(d), and the total variance after both."""
-    total = sum((rows.double().sum(dim=0) for rows in acts_ND.split(CHUNK)), torch.zeros(acts_ND.shape[1]).double())
-    mean = total / len(acts_ND)
-    norm = square = 0.0
-    for rows in acts_ND.split(CHUNK):
-        norms = (rows.double() - mean).norm(dim=1)
-        norm += norms.sum().item()
-        square += norms.square().sum().item()
-    scale = math.sqrt(acts_ND.shape[1]) * len(acts_ND) / max(norm, 1e-12)
-    return mean.float(), scale, max(square / len(acts_ND) * scale**2, 1e-12)
+@torch.no_grad()
+def _keep_best(run: Run, rule: Architecture, data: Activations, held_out: Tensor) -> None:
+    """Note the held-out loss after an epoch, and keep the weights if it is the lowest so far."""
+    parts: list[tuple[int, Step]] = []
+    for rows in held_out.split(2048):
+        x_BD = (rows.to(data.device).float() - data.mean) * data.scale
+        no_dead = Memory(torch.zeros_like(run.memory.last_fired), run.memory.dials)
+        parts.append((len(rows), rule.step(run.weights, x_BD, no_dead, data.tokens)))
+    fvu = sum(count * step.fvu.item() for count, step in parts) / sum(count for count, _ in parts)
+    if sum(count * step.l0 for count, step in parts) > 1.1 * rule.k * len(held_out):
+        return  # a penalty is still on its way to k: the loss can only rise
+    run.stale_epochs = 0 if fvu < BETTER * run.best_fvu else run.stale_epochs + 1
+    if fvu < run.best_fvu:
+        run.best_fvu = fvu
+        run.best = {name: weight.detach().clone() for name, weight in run.weights.items()}
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -12,12 +12,14 @@ from pipeline.cli import run_stage
 from pipeline.errors import UserError
 from pipeline.files import read_table, write_metrics, write_text
 from pipeline.params.base import read
-from pipeline.params.sae import VariantParams
+from pipeline.params.sae import MemoryMb, VariantParams
 from pipeline.prompts.draw import hold_out_groups
+from pipeline.sae.data import Activations
 from pipeline.sae.metrics import reconstruction_metrics
 from pipeline.sae.train import train_sae
 
 CURVE_EVERY = 10  # steps
+METRIC_TOKENS = 50_000
 
 
 def main(point: str, variant: str) -> None:
@@ -27,26 +29,28 @@ def main(point: str, variant: str) -> None:
     train, held_out = _prompts(
         read("sae.train_on", str), read("sae.target", int), read("sae.held_out_fraction", float), seed
     )
-    train_acts, held_out_acts = (store.read(_rows(store, prompts)) for prompts in (train, held_out))
+    train_rows, held_out_acts = _rows(store, train), store.read(_rows(store, held_out))
     if not len(held_out_acts):
         raise UserError(
             "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
         )
-    curve: list[tuple[int, float]] = []
+    curve: list[tuple[int, float, float, float]] = []
     sae = train_sae(
-        train_acts,
+        Activations(store.readers(train_rows), memory_mb=read("sae.memory_mb", MemoryMb)),
         **params.model_dump(),
+        held_out=held_out_acts,
         seed=seed,
-        on_step=lambda step, fvu: curve.append((step, round(fvu, 4))) if step % CURVE_EVERY == 0 else None,
+        checkpoint=paths.unfinished(paths.SAES) / f"{point}-{variant}.safetensors",
+        on_step=lambda *point: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
     )
     sae.save(paths.SAES / point / variant)
     metrics: dict[str, Any] = {
-        "train": reconstruction_metrics(sae, train_acts),
+        "train": reconstruction_metrics(sae, store.read(_sample(train_rows, seed))),
         "held_out": reconstruction_metrics(sae, held_out_acts),
     }
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("step", "fvu"), *curve])
+    csv.writer(text, lineterminator="\n").writerows([("step", "fvu", "l0", "dead_fraction"), *curve])
     write_text(paths.PLOTS / "sae" / point / f"{variant}.csv", text.getvalue())
 
 
@@ -69,6 +73,16 @@ def _rows(store: ActivationStore, prompt_ids: set[str]) -> np.ndarray:
     """The usable rows of these prompts, bool (rows)."""
     wanted = np.array([prompt_id in prompt_ids for prompt_id in store.prompt_ids])
     return np.repeat(wanted, np.diff(store.offsets)) & store.usable
+
+
+def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
+    """At most METRIC_TOKENS of the rows, bool (rows): train metrics need not be of all of them."""
+    chosen = np.flatnonzero(rows)
+    if len(chosen) > METRIC_TOKENS:
+        chosen = np.random.default_rng(seed).choice(chosen, METRIC_TOKENS, replace=False)
+    sample = np.zeros_like(rows)
+    sample[chosen] = True
+    return sample
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""The state of a training run on disk, so that one that was killed goes on and ends with the same bytes."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.files import replacing
+
+if TYPE_CHECKING:
+    from pipeline.sae.train import Run
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Checkpoint:
+    """A safetensors file with weights, Adam's moments, dead-latent counters and the curve; None: there is none.
+
+    It is written to a temporary file, synced and renamed, so the last good one is there whatever happens.
+    """
+
+    def __init__(self, path: Path | None, settings: list[Any], seconds: float) -> None:
+        """settings: all that determines the run; a file with others, or of other code, is never used."""
+        self._path = path
+        self._seconds = seconds
+        code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+        self._key = hashlib.sha256(code + json.dumps([*settings, torch.__version__]).encode()).hexdigest()
+        self._last = time.monotonic()
+
+    def save_if_due(self, run: "Run") -> None:
+        if self._path is None or time.monotonic() - self._last < self._seconds:
+            return
+        tensors = {f"weights {name}": weight.detach() for name, weight in run.weights.items()}
+        tensors |= {f"best {name}": weight for name, weight in run.best.items()}
+        tensors |= {f"dial {name}": dial for name, dial in run.memory.dials.items()}
+        tensors["last_fired"] = run.memory.last_fired
+        for name, weight in run.weights.items():
+            for moment in _MOMENTS:
+                tensors[f"{moment} {name}"] = run.optimizer.state[weight][moment]
+        numbers = {
+            "step": run.step,
+            "best_fvu": repr(run.best_fvu),
+            "stale_epochs": run.stale_epochs,
+            "curve": run.curve,
+        }
+        metadata = {"key": self._key, "numbers": json.dumps(numbers)}
+        with replacing(self._path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        self._last = time.monotonic()
+
+    def load(self, run: "Run") -> None:
+        """Put the saved state into `run`, if there is one of these settings."""
+        if self._path is None or not self._path.is_file():
+            return
+        with safe_open(self._path, framework="pt") as file:
+            metadata = file.metadata()
+            if metadata["key"] != self._key:
+                return
+            saved: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        numbers = json.loads(metadata["numbers"])
+        run.step, run.stale_epochs, run.best_fvu = numbers["step"], numbers["stale_epochs"], float(numbers["best_fvu"])
+        run.curve = [tuple(point) for point in numbers["curve"]]
+        with torch.no_grad():
+            for name, weight in run.weights.items():
+                weight.copy_(saved[f"weights {name}"])
+                run.optimizer.state[weight] = {
+                    moment: saved[f"{moment} {name}"].to("cpu" if moment == "step" else weight.device)
+                    for moment in _MOMENTS
+                }
+        run.memory.last_fired.copy_(saved["last_fired"])
+        for name, tensor in saved.items():
+            kind, _, rest = name.partition(" ")
+            if kind == "best":
+                run.best[rest] = tensor.to(run.memory.last_fired.device)
+            elif kind == "dial":
+                run.memory.dials[rest] = tensor
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""Activations to train on: in memory where they fit, else read block by block, shuffled either way."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+OUTLIER_NORM = 10.0  # tokens with a norm of more than this many medians are left out
+CHUNK = 4096  # tokens looked at at once
+
+
+class Activations:
+    """Activations (N, d) in blocks, centred on their mean and scaled to a mean norm of sqrt(d) as they are handed out.
+
+    Tokens with a norm of more than 10 medians are left out of all of it. `mean` (d), `scale`, `variance`: mean |x|^2
+    after both, `tokens`: how many are left, `d`.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Callable[[], Tensor]], *, memory_mb: float | None = None, device: str = "cpu"
+    ) -> None:
+        """Args:
+        blocks: each reads a stretch of the activations, (tokens, d) in any float type, whenever it is called.
+        memory_mb: what the blocks in memory at one time may take, if there are several; None: any amount.
+        """
+        self.device = device
+        self._blocks = list(blocks)
+        self.d, sizes, norms = 0, [], [torch.empty(0)]
+        for block in self._blocks:
+            rows = block()
+            self.d = rows.shape[1]
+            sizes.append(rows.nbytes)
+            norms.append(torch.cat([chunk.float().norm(dim=1) for chunk in rows.split(CHUNK)]))
+        limit = OUTLIER_NORM * torch.cat(norms).nanmedian()
+        self._kept = [norm <= limit for norm in norms[1:]]
+        self.tokens = int(sum(kept.sum() for kept in self._kept))
+        self._groups = _grouped(sizes, math.inf if memory_mb is None else memory_mb * 1e6)
+        self._whole = [self._read(group) for group in self._groups] if len(self._groups) == 1 else None
+        self.mean, self.scale, self.variance = self._statistics()
+
+    @classmethod
+    def of(cls, acts_ND: Tensor, device: str = "cpu") -> "Activations":
+        """Activations that are in memory already."""
+        return cls([lambda: acts_ND] if len(acts_ND) else [], device=device)
+
+    def batches(self, size: int, epoch: int, seed: int) -> Iterator[Tensor]:
+        """Batches (size, d), float32, of one epoch, in an order that seed and epoch alone decide; a rest is left out.
+
+        In memory the shuffle is over all tokens. Otherwise groups of blocks come in random order, as many at a time
+        as fit, and the tokens within a group are shuffled.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        left = torch.empty(0, self.d)
+        for group in torch.randperm(len(self._groups), generator=generator).tolist():
+            rows = self._whole[0] if self._whole else self._read(self._groups[group])
+            order = torch.randperm(len(rows), generator=generator)
+            if len(left):
+                yield_first = size - len(left)
+                yield self._prepared(torch.cat([left, rows[order[:yield_first]].to(left.dtype)]))
+                order = order[yield_first:]
+            full = len(order) // size * size
+            for batch in order[:full].split(size):
+                yield self._prepared(rows[batch])
+            left = rows[order[full:]]
+
+    def in_order(self) -> Iterator[Tensor]:
+        """All tokens in chunks, prepared."""
+        for rows in self._all():
+            for chunk in rows.split(CHUNK):
+                yield self._prepared(chunk)
+
+    def steps(self, size: int) -> int:
+        """Batches in an epoch."""
+        return self.tokens // size
+
+    def _prepared(self, rows: Tensor) -> Tensor:
+        return (rows.to(self.device).float() - self.mean) * self.scale
+
+    def _read(self, group: Sequence[int]) -> Tensor:
+        return torch.cat([self._blocks[number]()[self._kept[number]] for number in group])
+
+    def _all(self) -> Iterator[Tensor]:
+        yield from self._whole if self._whole else (self._read(group) for group in self._groups)
+
+    def _statistics(self) -> tuple[Tensor, float, float]:
+        total = torch.zeros(self.d, dtype=torch.float64)
+        for rows in self._all():
+            for chunk in rows.split(CHUNK):
+                total += chunk.double().sum(dim=0)
+        mean = total / max(self.tokens, 1)
+        norm = square = 0.0
+        for rows in self._all():
+            for chunk in rows.split(CHUNK):
+                norms = (chunk.double() - mean).norm(dim=1)
+                norm += norms.sum().item()
+                square += norms.square().sum().item()
+        scale = math.sqrt(self.d) * self.tokens / max(norm, 1e-12)
+        variance = max(square / max(self.tokens, 1) * scale**2, 1e-12)
+        return mean.float().to(self.device), scale, variance
+
+
+def _grouped(sizes: Sequence[int], budget: float) -> list[list[int]]:
+    """Runs of blocks of these sizes in bytes that fit in memory together."""
+    groups: list[list[int]] = []
+    used = 0.0
+    for number, size in enumerate(sizes):
+        if not groups or used + size > budget:
+            groups.append([])
+            used = 0.0
+        groups[-1].append(number)
+        used += size
+    return groups

@@ -1,0 +1,131 @@
+"""Products with few active latents a token: decoder, and the gradients of decoder and encoder, without dense latents.
+
+A batch of B tokens has nnz active (token, latent) pairs among B x L. Beyond the encoder product everything
+costs nnz x d instead of B x L x d. The operations are PyTorch's: `embedding_bag` for sums of weight rows, and
+`sampled_addmm` for the entries of a product at chosen places.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
+
+@dataclass(frozen=True)
+class Active:
+    """Which latents are active on which tokens: nnz pairs, by token and within a token by latent.
+
+    latents int64 (nnz); offsets int64 (B + 1): token b has the pairs offsets[b]:offsets[b + 1]; width: L.
+    """
+
+    latents: Tensor
+    offsets: Tensor
+    width: int
+
+    @classmethod
+    def of_rows(cls, latents_BK: Tensor, width: int) -> "Active":
+        """From the latents of each token, ascending in each row."""
+        batch, k = latents_BK.shape
+        offsets = torch.arange(0, batch * k + 1, k, device=latents_BK.device)
+        return cls(latents_BK.reshape(-1), offsets, width)
+
+    @classmethod
+    def of_places(cls, places: Tensor, batch: int, width: int) -> "Active":
+        """From places (nnz) in the flattened (B x L), ascending."""
+        counts = torch.bincount(places // width, minlength=batch)
+        return cls(places % width, torch.nn.functional.pad(counts.cumsum(0), (1, 0)), width)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The token of each pair, int64 (nnz)."""
+        counts = self.offsets.diff()
+        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor]:
+        """The order that sorts the pairs by latent, and where each latent's pairs start, int64 (L)."""
+        order = self.latents.argsort(stable=True)
+        counts = torch.bincount(self.latents, minlength=self.width)
+        return order, counts.cumsum(0) - counts
+
+    def fired(self) -> Tensor:
+        """Whether each latent is active on some token, bool (L)."""
+        fired = torch.zeros(self.width, dtype=torch.bool, device=self.latents.device)
+        fired[self.latents] = True
+        return fired
+
+
+def products(active: Active, x_BD: Tensor, weights_LD: Tensor) -> Tensor:
+    """x_b . w_l for each active pair (b, l), (nnz)."""
+    pattern = torch.sparse_csr_tensor(
+        active.offsets,
+        active.latents,
+        x_BD.new_zeros(len(active.latents)),
+        (len(x_BD), active.width),
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(pattern, x_BD, weights_LD.T, beta=0.0).values()
+
+
+def sum_over_latents(active: Active, values: Tensor, weights_LD: Tensor) -> Tensor:
+    """sum over a token's active l of value * w_l, (B, d)."""
+    return embedding_bag(active.latents, weights_LD, active.offsets[:-1], mode="sum", per_sample_weights=values)
+
+
+def sum_over_tokens(active: Active, values: Tensor, x_BD: Tensor) -> Tensor:
+    """sum over the b on which a latent is active of value * x_b, (L, d)."""
+    order, starts = active.by_latent
+    return embedding_bag(active.tokens[order], x_BD, starts, mode="sum", per_sample_weights=values[order])
+
+
+class EncodeActive(torch.autograd.Function):
+    """(x_b - b_dec) . w_l + b_l at the active pairs, (nnz), with gradients to w_LD, b_enc and b_dec.
+
+    `values` are those numbers, which the selection of the pairs has computed already.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, x_BD: Tensor, w_LD: Tensor, b_enc: Tensor, b_dec: Tensor, active: Active
+    ) -> Tensor:
+        ctx.save_for_backward(x_BD, w_LD, b_dec)
+        ctx.active = active
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x_BD, w_LD, b_dec = ctx.saved_tensors
+        active: Active = ctx.active
+        to_bias = _sums(active, grad)
+        to_weights = sum_over_tokens(active, grad, x_BD - b_dec)
+        return None, None, to_weights, to_bias, -(to_bias @ w_LD), None
+
+
+class DecodeActive(torch.autograd.Function):
+    """sum over a token's active latents of value * w_l, (B, d), with gradients to the values and w_LD."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, w_LD: Tensor, active: Active) -> Tensor:
+        ctx.save_for_backward(values, w_LD)
+        ctx.active = active
+        return sum_over_latents(active, values, w_LD)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BD: Tensor) -> Any:
+        values, w_LD = ctx.saved_tensors
+        grad_BD = grad_BD.contiguous()
+        return products(ctx.active, grad_BD, w_LD), sum_over_tokens(ctx.active, values, grad_BD), None
+
+
+def _sums(active: Active, values: Tensor) -> Tensor:
+    """Sum of the values of each latent, (L), in an order that is the same every time."""
+    if not values.is_cuda:
+        return torch.bincount(active.latents, weights=values, minlength=active.width).to(values.dtype)
+    order, starts = active.by_latent
+    return embedding_bag(order, values[:, None], starts, mode="sum")[:, 0]
