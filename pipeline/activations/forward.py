@@ -115,7 +115,7 @@ class PromptForward:
         """
         device = self.model.device
         parts = [torch.from_numpy(self.tokens.ids[prompt][self.start : self.ends[prompt]]) for prompt in prompts]
-        ids, mask = _pad(parts, _PADDING)
+        ids, mask = pad(parts)
         real = int(mask.sum())
         wanted = [row * ids.shape[1] + self._kept_run(prompt)[0] for row, prompt in enumerate(prompts)]
         options: dict[str, Any] = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
@@ -184,9 +184,9 @@ class ToHost:
         return arrived
 
 
-def _pad(sequences: Sequence[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Right-pad sequences to int64 (batch, longest); also return the attention mask, 1 for real tokens."""
-    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=pad_id).long()
+    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=_PADDING).long()
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 

@@ -9,6 +9,7 @@ import transformers
 from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -99,6 +100,34 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     config.num_hidden_layers = blocks
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
+    model, missing = _load(AutoModel, directory, config, dtype, device)
+    if any("embed" in key for key in missing) and config.tie_word_embeddings:
+        # saved as its tied language-modelling head alone, which only the model with the head reads
+        model, missing = _load(AutoModelForCausalLM, directory, config, dtype, device)
+        model = model.base_model
+    # a pooler on top of the blocks is never read; anything else would be silently random
+    missing = [key for key in missing if not key.startswith("pooler.")]
+    if missing:
+        raise UserError(
+            f"{directory}: the weights lack {missing[0]} (and {len(missing) - 1} more): fetch or copy the model again"
+        )
+    return model
+
+
+def load_language_model(directory: Path, dtype: str, device: str) -> PreTrainedModel | None:
+    """Load the whole model with its language-modelling head, ready for inference; None when it has none.
+
+    Args: as of `load_model`.
+    """
+    config = load_config(directory)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    model, missing = _load(AutoModelForCausalLM, directory, config, dtype, device)
+    return None if missing else model
+
+
+def _load(kind: Any, directory: Path, config: Any, dtype: str, device: str) -> tuple[Any, list[str]]:
+    """The model, and what its files lack."""
     wanted = _compute_dtype(config, device) if dtype == "auto" else DTYPES[dtype]
     quiet_gptqmodel()
     if not sys.stderr.isatty():
@@ -112,23 +141,12 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
         "output_loading_info": True,
     }
     try:
-        model, report = AutoModel.from_pretrained(directory, **options)
-        if any("embed" in key for key in report["missing_keys"]) and config.tie_word_embeddings:
-            # saved as its tied language-modelling head alone, which only the model with the head reads
-            causal: Any = AutoModelForCausalLM
-            model, report = causal.from_pretrained(directory, **options)
-            model = model.base_model
+        model, report = kind.from_pretrained(directory, **options)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{directory}: the weights do not load ({_first_line(error)}): fetch or copy the model again"
         ) from None
-    # a pooler on top of the blocks is never read; anything else would be silently random
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise UserError(
-            f"{directory}: the weights lack {missing[0]} (and {len(missing) - 1} more): fetch or copy the model again"
-        )
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), sorted(report["missing_keys"])
 
 
 def _compute_dtype(config: Any, device: str) -> torch.dtype:

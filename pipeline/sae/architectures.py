@@ -6,6 +6,7 @@ the activations, L: latents. Activations come centred on their mean and scaled t
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from pipeline.sae.sparse import Active, DecodeActive, EncodeActive, products
 
 Weights = dict[str, Tensor]
+Exact = Callable[[Active], Tensor]
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -39,9 +42,10 @@ class Step:
 
 
 class Architecture(ABC):
-    """Weights: W_enc (L, d), W_dec (L, d) with rows of norm 1, b_enc (L), b_dec (d), and what a subclass adds."""
+    """Weights: W_enc (L, d), W_dec (L, d), b_enc (L), b_dec (d), and what a subclass adds."""
 
     saved_as: str  # SAELens's name of what is left after training
+    unit_decoder: bool  # whether the decoder's rows are kept at norm 1 during training; afterwards they are in any case
 
     def __init__(self, width: int, k: int, *, aux_coefficient: float, variance: float, steps: int) -> None:
         """k: active latents a token, wanted on average; variance: of the activations, mean |x|^2; steps: planned."""
@@ -84,12 +88,20 @@ class TopK(Architecture):
     """
 
     saved_as = "topk"
+    unit_decoder = False  # learns faster; what a latent adds is then its activation times the norm of its row
 
     def step(self, weights: Weights, x_BD: Tensor, memory: Memory, window: int) -> Step:
         with torch.no_grad():
             centred = x_BD - weights["b_dec"]
-            pre_BL = encoder_product(centred, weights["W_enc"], weights["b_enc"])
-            active, values = self.select(pre_BL, centred, weights, memory)
+            norms = torch.linalg.vector_norm(weights["W_dec"], dim=1)
+            pre_BL = encoder_product(centred, weights["W_enc"], weights["b_enc"], norms)
+
+            def exact(active: Active) -> Tensor:
+                values = products(active, centred, weights["W_enc"]) + weights["b_enc"][active.latents]
+                return values * norms[active.latents]
+
+            active, values = self.select(pre_BL, exact, memory)
+            values = values / norms[active.latents]
         latents = EncodeActive.apply(values, x_BD, *(weights[n] for n in ("W_enc", "b_enc", "b_dec")), active).relu()
         fvu, loss = self.reconstruct(weights, x_BD, active, latents)
         dead = memory.last_fired > window
@@ -101,17 +113,19 @@ class TopK(Architecture):
         fired[active.latents[firing]] = True
         return Step(loss, fvu, float(firing.sum()) / len(x_BD), fired)
 
-    def select(self, pre_BL: Tensor, x_BD: Tensor, weights: Weights, memory: Memory) -> tuple[Active, Tensor]:
-        """The active pairs of a batch and their pre-activations (nnz). x_BD: centred on b_dec."""
-        if pre_BL.dtype == x_BD.dtype:
+    def select(self, pre_BL: Tensor, exact: Exact, memory: Memory) -> tuple[Active, Tensor]:
+        """The active pairs of a batch and their pre-activations (nnz), both in units of what a latent adds.
+
+        Pre-activations in half precision are only good for proposing candidates, which `exact` then evaluates.
+        """
+        if pre_BL.dtype not in HALF:
             latents = top_latents(pre_BL, self.k).sort(dim=1).values
             return Active.of_rows(latents, self.width), pre_BL.gather(1, latents).reshape(-1)
-        # half precision only proposes candidates, more than are wanted
         wide = top_latents(pre_BL, min(self.k + self.k // 8 + 8, self.width)).sort(dim=1).values
         candidates = Active.of_rows(wide, self.width)
-        exact = (products(candidates, x_BD, weights["W_enc"]) + weights["b_enc"][candidates.latents]).view(wide.shape)
-        best = exact.topk(self.k, dim=1, sorted=False).indices.sort(dim=1).values
-        return Active.of_rows(wide.gather(1, best), self.width), exact.gather(1, best).reshape(-1)
+        values = exact(candidates).view(wide.shape)
+        best = values.topk(self.k, dim=1, sorted=False).indices.sort(dim=1).values
+        return Active.of_rows(wide.gather(1, best), self.width), values.gather(1, best).reshape(-1)
 
     def reconstruct(self, weights: Weights, x_BD: Tensor, active: Active, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The fraction of variance unexplained, and the loss that it makes."""
@@ -140,9 +154,10 @@ class BatchTopK(TopK):
 
     saved_as = "jumprelu"
 
-    def select(self, pre_BL: Tensor, x_BD: Tensor, weights: Weights, memory: Memory) -> tuple[Active, Tensor]:
-        wanted = self.k * len(x_BD)
-        exact = pre_BL.dtype == x_BD.dtype
+    def select(self, pre_BL: Tensor, exact: Exact, memory: Memory) -> tuple[Active, Tensor]:
+        batch = len(pre_BL)
+        wanted = self.k * batch
+        half = pre_BL.dtype in HALF
         flat = pre_BL.reshape(-1)
         # the smallest of the last batch tells about where this one's will be
         floor = memory.dials.setdefault("floor", torch.tensor(float("-inf")))
@@ -152,17 +167,15 @@ class BatchTopK(TopK):
         values = flat[places]
         if len(places) > wanted:
             smallest = values.topk(wanted, sorted=False).values.min()
-            # half precision only proposes candidates, more than are wanted
-            keep = values >= (smallest if exact else 0.97 * smallest)
+            keep = values >= (0.97 * smallest if half else smallest)
             places, values = places[keep], values[keep]
-        if not exact:
-            candidates = Active.of_places(places, len(x_BD), self.width)
-            values = products(candidates, x_BD, weights["W_enc"]) + weights["b_enc"][candidates.latents]
+        if half:
+            values = exact(Active.of_places(places, batch, self.width))
         if len(places) > wanted:
             best = values.topk(wanted, sorted=False).indices.sort().values
             places, values = places[best], values[best]
         memory.dials["floor"] = values.min().float().cpu() if len(values) else torch.zeros(())
-        return Active.of_places(places, len(x_BD), self.width), values
+        return Active.of_places(places, batch, self.width), values
 
     def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor:
         """The exact global quantile at which the mean L0 over all train tokens is k."""
@@ -202,6 +215,8 @@ class Penalised(Architecture):
 
     What is active is not few at first, so these use dense products.
     """
+
+    unit_decoder = True  # else a penalty could be evaded by small latents and a large decoder
 
     def dial(self, memory: Memory) -> Tensor:
         return memory.dials.setdefault("coefficient", torch.tensor(FIRST_COEFFICIENT))
@@ -358,11 +373,12 @@ def top_latents(pre_BL: Tensor, k: int) -> Tensor:
     return chosen // k * groups + best.gather(1, chosen % k)
 
 
-def encoder_product(x_BD: Tensor, w_LD: Tensor, b_enc: Tensor) -> Tensor:
-    """x w^T + b, (B, L): in bfloat16 where the processor has matrix units for it, else in x's own type."""
+def encoder_product(x_BD: Tensor, w_LD: Tensor, b_enc: Tensor, norms: Tensor) -> Tensor:
+    """(x w^T + b) * norms, (B, L): in bfloat16 where the processor has matrix units for it, else in x's own type."""
     if x_BD.dtype == torch.float32 and has_fast_bfloat16(x_BD.device):
-        return torch.nn.functional.linear(x_BD.bfloat16(), w_LD.bfloat16(), b_enc.bfloat16())
-    return torch.nn.functional.linear(x_BD, w_LD, b_enc)
+        weights = w_LD.bfloat16().mul_(norms.bfloat16()[:, None])
+        return torch.nn.functional.linear(x_BD.bfloat16(), weights, (b_enc * norms).bfloat16())
+    return torch.nn.functional.linear(x_BD, w_LD, b_enc).mul_(norms)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

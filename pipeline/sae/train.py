@@ -56,8 +56,8 @@ def train_sae(
     """Train on activations (N, d) of any float type; return an Sae for activations as they are given.
 
     Activations are centred on their mean and scaled to a mean norm of sqrt(d) for training, and both are folded
-    into the weights afterwards. Adam with float32 weights; decoder rows of norm 1, with the gradient along them
-    projected out; gradients clipped to a norm of 1; warm-up, and linear decay at the end.
+    into the weights afterwards. Adam with float32 weights on gradients of norm 1; warm-up, and linear decay at the
+    end. The saved decoder's rows have norm 1.
 
     Args:
         architecture: a name in ARCHITECTURES.
@@ -108,6 +108,7 @@ def train_sae(
                 saved.save_if_due(run)
     weights = run.best or {name: weight.detach() for name, weight in run.weights.items()}
     with torch.no_grad():
+        weights = _unit_decoder(weights)
         thresholds = rule.thresholds(weights, data.in_order(), data.tokens)
     sae = fold(weights, data.mean, data.scale, thresholds, rule.saved_as, k)
     saved.remove()
@@ -133,22 +134,31 @@ def _optimise(run: Run, rule: Architecture, x_BD: Tensor, window: int, lr: float
     decoder = run.weights["W_dec"]
     assert decoder.grad is not None
     with torch.no_grad():
-        decoder.grad.addcmul_(torch.linalg.vecdot(decoder.grad, decoder)[:, None], decoder, value=-1)
-        _clip([weight.grad for weight in run.weights.values() if weight.grad is not None])
+        if rule.unit_decoder:
+            decoder.grad.addcmul_(torch.linalg.vecdot(decoder.grad, decoder)[:, None], decoder, value=-1)
+        _normalise([weight.grad for weight in run.weights.values() if weight.grad is not None])
         run.optimizer.param_groups[0]["lr"] = lr
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+        if rule.unit_decoder:
+            decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
         rule.remember(run.memory, step, len(x_BD))
         dead = (run.memory.last_fired > window).float().mean().item()
     run.curve.append((run.step, round(fvu, 4), round(step.l0, 2), round(dead, 4)))
 
 
-def _clip(gradients: list[Tensor], largest: float = 1.0) -> None:
+def _normalise(gradients: list[Tensor]) -> None:
+    """Bring the gradient to norm 1: else Adam's long memory of the large first ones would slow down all later steps."""
     norm = torch.nn.utils.get_total_norm(gradients)
-    if norm > largest:
-        for gradient in gradients:
-            gradient.mul_(largest / norm)
+    for gradient in gradients:
+        gradient.div_(norm + 1e-12)
+
+
+def _unit_decoder(weights: Weights) -> Weights:
+    """The same autoencoder with decoder rows of norm 1."""
+    norms = torch.linalg.vector_norm(weights["W_dec"], dim=1)
+    scaled = {name: weights[name] * norms for name in ("b_enc", "b_gate", "b_mag") if name in weights}
+    return weights | scaled | {"W_dec": weights["W_dec"] / norms[:, None], "W_enc": weights["W_enc"] * norms[:, None]}
 
 
 @torch.no_grad()

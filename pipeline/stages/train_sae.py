@@ -8,18 +8,26 @@ import numpy as np
 
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
+from pipeline.activations.tokens import PromptFormat, tokenise
 from pipeline.cli import run_stage
 from pipeline.errors import UserError
 from pipeline.files import read_table, write_metrics, write_text
+from pipeline.model.checkpoint import load_language_model, load_tokenizer, pick_device
+from pipeline.model.lock import ModelLock
 from pipeline.params.base import read
 from pipeline.params.sae import MemoryMb, VariantParams
+from pipeline.points import Point
 from pipeline.prompts.draw import hold_out_groups
 from pipeline.sae.data import Activations
+from pipeline.sae.fidelity import fidelity
 from pipeline.sae.metrics import reconstruction_metrics
+from pipeline.sae.model import Sae
 from pipeline.sae.train import train_sae
 
 CURVE_EVERY = 10  # steps
 METRIC_TOKENS = 50_000
+FIDELITY_PROMPTS, FIDELITY_TOKENS = 200, 256  # prompts, and tokens of each at most
+PROMPT_FORMAT: Any = PromptFormat  # Any: a Literal is no type[T] to mypy
 
 
 def main(point: str, variant: str) -> None:
@@ -48,10 +56,31 @@ def main(point: str, variant: str) -> None:
         "train": reconstruction_metrics(sae, store.read(_sample(train_rows, seed))),
         "held_out": reconstruction_metrics(sae, held_out_acts),
     }
+    held_out_prompts = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out]
+    metrics["fidelity"] = _fidelity(sae, Point.parse(point), held_out_prompts[:FIDELITY_PROMPTS])
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("step", "fvu", "l0", "dead_fraction"), *curve])
     write_text(paths.PLOTS / "sae" / point / f"{variant}.csv", text.getvalue())
+
+
+def _fidelity(sae: Sae, point: Point, prompt_ids: list[str]) -> dict[str, float] | None:
+    """What the reconstruction costs the language model on these prompts; None when it is not a causal one."""
+    directory = ModelLock.read(paths.MODEL_LOCK).locate()
+    device = pick_device(read("extract.device", str))
+    model = load_language_model(directory, read("extract.compute_dtype", str), device)
+    if model is None:
+        return None
+    table = read_table(paths.PROMPTS)
+    texts = dict(zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True))
+    tokens = tokenise(
+        load_tokenizer(directory),
+        prompt_ids,
+        [texts[prompt_id] for prompt_id in prompt_ids],
+        max_tokens=FIDELITY_TOKENS,
+        prompt_format=read("extract.prompt_format", PROMPT_FORMAT),
+    )
+    return fidelity(model, tokens, point, sae, range(len(prompt_ids)))
 
 
 def _prompts(train_on: str, target: int, held_out_fraction: float, seed: int) -> tuple[set[str], set[str]]:
