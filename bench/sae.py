@@ -2,8 +2,8 @@
 
 All see the same activations (sums of a few directions of a known dictionary, with noise, centred and scaled to a
 mean norm of sqrt(d)), batches, steps, learning rate with warm-up and decay, first weights, and float32. Each trains
-in a process of its own, one after another. fvu is on held-out activations after training; for BatchTopK the others
-choose their latents there batch by batch as in training, we by the threshold that we save.
+in a process of its own, one after another. fvu is on held-out activations after training, where BatchTopK chooses its
+latents batch by batch as in training: the thresholds that take a batch's place later are not compared.
 
 limit_ms is one float32 encoder product and one fused Adam step over both weight matrices, measured in the same run.
 """
@@ -164,7 +164,16 @@ def ours(
         on_step=lambda *_: times.append(now(device)),
     )
     sae.tensors = {name: tensor.to(device) for name, tensor in sae.tensors.items()}
-    return _differences(times), lambda x: sae.decode(sae.encode(x))
+
+    def reconstruct(x: Tensor) -> Tensor:
+        latents = sae.encode(x)
+        if architecture == "batch_topk":
+            pre = ((x - sae.tensors["b_dec"]) @ sae.tensors["W_enc"] + sae.tensors["b_enc"]).relu().flatten()
+            values, places = pre.topk(k * len(x))
+            latents = torch.zeros_like(pre).scatter(0, places, values).view_as(latents)
+        return sae.decode(latents)
+
+    return _differences(times), reconstruct
 
 
 def sae_lens(
