@@ -46,7 +46,7 @@ def test_every_key_has_a_comment_on_its_line() -> None:
         (
             "sae.variants.topk.architecture",
             "vq",
-            r"sae.variants.topk.architecture = 'vq' .*'batch_topk' or 'matryoshka'",
+            r"sae.variants.topk.architecture = 'vq' .*'matryoshka' or 'pretrained'",
         ),
         ("sae.variants.topk.lr", -1.0, r"sae.variants.topk.lr = -1.0 is not allowed: should be greater than 0"),
         ("sae.train", ["nope"], r"sae.train = \['nope'\] .*sae.variants: batch_topk, topk"),

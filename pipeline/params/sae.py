@@ -1,34 +1,49 @@
 """The section `sae`: which sparse autoencoders are trained, on what and how."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from pipeline.params.base import Section
 
-Architecture = Literal["relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka"]
+Architecture = Literal["relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka", "pretrained"]
 MemoryMb: Any = Annotated[int, Field(ge=1)] | None  # Any: a union is no type[T] to mypy
 TrainOn = Literal["all", "target", "non_target"]
 
 
 class VariantParams(Section):
-    """One sparse autoencoder and its training. The keys with a default may be left out."""
+    """One sparse autoencoder and its training. The keys with a default may be left out.
+
+    `pretrained` is one trained elsewhere, in SAELens's format, of which only path and sha256 are given: the hash of its
+    sae_weights.safetensors says which one is meant, and DVC notices when it changes.
+    """
 
     architecture: Architecture
-    width: Annotated[int, Field(ge=2)]
-    k: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=2)] | None = None
+    k: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 1024
     epochs: Annotated[int, Field(ge=1)] = 10
     patience: Annotated[int, Field(ge=1)] | None = 3
     aux_coefficient: Annotated[float, Field(ge=0)] = 1 / 32
+    path: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @field_validator("k")
     @classmethod
-    def _at_most_width(cls, k: int, info: ValidationInfo) -> int:
-        if k > info.data.get("width", k):
-            raise ValueError(f"should be at most the variant's width, {info.data['width']}")
+    def _at_most_width(cls, k: int | None, info: ValidationInfo) -> int | None:
+        width = info.data.get("width")
+        if k is not None and width is not None and k > width:
+            raise ValueError(f"should be at most the variant's width, {width}")
         return k
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        wanted = ("path", "sha256") if self.architecture == "pretrained" else ("width", "k")
+        missing = [name for name in wanted if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"architecture {self.architecture} also needs {' and '.join(missing)}")
+        return self
 
 
 class SaeParams(Section):

@@ -1,7 +1,8 @@
-"""Stage train_sae: one sparse autoencoder on the train prompts' activations at one point."""
+"""Stage train_sae: one sparse autoencoder on the train prompts' activations at one point, or one trained elsewhere."""
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,17 @@ from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptFormat, tokenise
 from pipeline.cli import run_stage
 from pipeline.errors import UserError
-from pipeline.files import read_table, write_metrics, write_text
+from pipeline.files import read_table, sha256_of, write_metrics, write_text
 from pipeline.model.checkpoint import load_language_model, load_tokenizer, pick_device
 from pipeline.model.lock import ModelLock
-from pipeline.params.base import read
+from pipeline.params.base import PARAMS_FILE, read
 from pipeline.params.sae import MemoryMb, VariantParams
 from pipeline.points import Point
 from pipeline.prompts.draw import hold_out_groups
 from pipeline.sae.data import Activations
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.metrics import reconstruction_metrics
-from pipeline.sae.model import Sae
+from pipeline.sae.model import WEIGHTS, Sae
 from pipeline.sae.train import train_sae
 
 CURVE_EVERY = 10  # steps
@@ -43,14 +44,17 @@ def main(point: str, variant: str) -> None:
             "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
         )
     curve: list[tuple[int, float, float, float]] = []
-    sae = train_sae(
-        Activations(store.readers(train_rows), memory_mb=read("sae.memory_mb", MemoryMb)),
-        **params.model_dump(),
-        held_out=held_out_acts,
-        seed=seed,
-        checkpoint=paths.unfinished(paths.SAES) / f"{point}-{variant}.safetensors",
-        on_step=lambda *point: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
-    )
+    if params.architecture == "pretrained":
+        sae = _pretrained(params, variant, store)
+    else:
+        sae = train_sae(
+            Activations(store.readers(train_rows), memory_mb=read("sae.memory_mb", MemoryMb)),
+            **params.model_dump(exclude={"path", "sha256"}),
+            held_out=held_out_acts,
+            seed=seed,
+            checkpoint=paths.unfinished(paths.SAES) / f"{point}-{variant}.safetensors",
+            on_step=lambda *point: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
+        )
     sae.save(paths.SAES / point / variant)
     metrics: dict[str, Any] = {
         "train": reconstruction_metrics(sae, store.read(_sample(train_rows, seed))),
@@ -62,6 +66,21 @@ def main(point: str, variant: str) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("step", "fvu", "l0", "dead_fraction"), *curve])
     write_text(paths.PLOTS / "sae" / point / f"{variant}.csv", text.getvalue())
+
+
+def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> Sae:
+    """The SAE at the variant's path. Raise UserError unless it is the one meant, and fits the activations."""
+    folder = Path(str(params.path))
+    sae = Sae.load(folder)
+    found = sha256_of(folder / WEIGHTS)
+    if found != params.sha256:
+        raise UserError(
+            f"{PARAMS_FILE}: sae.variants.{variant}.sha256 is not that of {folder / WEIGHTS}: if that file is meant, "
+            f"set it to {found}"
+        )
+    if sae.width != store.width:
+        raise UserError(f"{folder} is for activations of width {sae.width}, those of {store.folder} have {store.width}")
+    return sae
 
 
 def _fidelity(sae: Sae, point: Point, prompt_ids: list[str]) -> dict[str, float] | None:
