@@ -201,6 +201,14 @@ def test_training_in_blocks_sees_every_token_once_an_epoch_and_learns_as_well() 
     assert reconstruction_metrics(sae, HELD_OUT)["fvu"] < 0.1
 
 
+def test_blocks_of_any_size_give_full_batches() -> None:
+    blocks = [lambda part=part: part for part in TRAIN[:1000].split([30, 500, 7, 3, 400, 60])]
+    data = Activations(blocks, memory_mb=1e-6)
+    for epoch in range(5):
+        sizes = [len(batch) for batch in data.batches(64, epoch, 0)]
+        assert sizes == [64] * data.steps(64) == [64] * 15
+
+
 def test_tokens_with_outlying_norms_are_left_out() -> None:
     loud = TRAIN[:1000].clone()
     loud[::100] *= 1e4

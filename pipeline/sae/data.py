@@ -55,13 +55,15 @@ class Activations:
         for group in torch.randperm(len(self._groups), generator=generator).tolist():
             rows = self._whole[0] if self._whole else self._read(self._groups[group])
             order = torch.randperm(len(rows), generator=generator)
-            if len(left):
-                yield_first = size - len(left)
-                yield self._prepared(torch.cat([left, rows[order[:yield_first]].to(left.dtype)]))
-                order = order[yield_first:]
+            if len(left):  # of the groups before: these tokens come first
+                first, order = order[: size - len(left)], order[size - len(left) :]
+                left = torch.cat([left, rows[first].to(left.dtype)])
+                if len(left) < size:
+                    continue
+                yield self._prepared(left)
             full = len(order) // size * size
-            for batch in order[:full].split(size):
-                yield self._prepared(rows[batch])
+            for start in range(0, full, size):
+                yield self._prepared(rows[order[start : start + size]])
             left = rows[order[full:]]
 
     def in_order(self) -> Iterator[Tensor]:
