@@ -204,7 +204,7 @@ def test_the_launcher_of_extract_is_not_part_of_what_dvc_compares(project: Proje
     assert project.run("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("where", [["repro"], ["exp", "run", "--temp"]])
+@pytest.mark.parametrize("where", [["repro", "extract"], ["exp", "run", "--temp", "extract"]])
 def test_an_extraction_that_is_killed_under_dvc_goes_on(project: Project, where: list[str]) -> None:
     write_csv(project.folder / "prompts.csv", sample_rows(2500))
     project.set(extract__shard_mb=1, extract__dtype="float32")
