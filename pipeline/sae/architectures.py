@@ -133,7 +133,10 @@ class TopK(Architecture):
         return fvu, fvu
 
     def auxiliary(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor, residual_BD: Tensor, dead: Tensor) -> Tensor:
-        """AuxK (appendix A.2): the share of the residual that the largest d/2 dead latents of each token miss."""
+        """AuxK (appendix A.2): the share of the residual that the largest dead latents of each token miss.
+
+        They are d/2 as in the paper, but at most AUX_K.
+        """
         with torch.no_grad():
             numbers = dead.nonzero()[:, 0]
             k = min(x_BD.shape[1] // 2, len(numbers), AUX_K)
