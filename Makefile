@@ -40,6 +40,10 @@ bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
 	@$(RUN) python -m bench.extract
 	@$(RUN) python -m bench.extract --memory
+	@[ -x .venv-bench/bin/python ] || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[bench-sae]'
+	@.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision
+	@.venv-bench/bin/python -m bench.sae
 
 lint: setup  ## check format, style and types
 	@$(RUN) ruff format --check .
@@ -50,5 +54,5 @@ format: setup  ## format the code
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
 
-clean:  ## remove the environment; data, models and DVC's cache stay
-	rm -rf .venv
+clean:  ## remove the environments; data, models and DVC's cache stay
+	rm -rf .venv .venv-bench

@@ -2,7 +2,7 @@
 
 All see the same activations (sums of a few directions of a known dictionary, with noise, centred and scaled to a
 mean norm of sqrt(d)), batches, steps, learning rate with warm-up and decay, first weights, and float32. Each trains
-in a process of its own, one after another. fvu is on held-out activations after training, where BatchTopK chooses its
+in a process of its own, one after another, with the environment variables that the pipeline's stages set. fvu is on held-out activations after training, where BatchTopK chooses its
 latents batch by batch as in training: the thresholds that take a batch's place later are not compared.
 
 limit_ms is one float32 encoder product and one fused Adam step over both weight matrices, measured in the same run.
@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pipeline.stages  # noqa: F401  (sets the environment)
+
 SHAPES = {  # name -> batch, d, width, k, steps
     "small": (2048, 768, 6_144, 32, 100),
     "large": (2048, 2_560, 20_480, 32, 30),
@@ -40,27 +42,33 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), help="default: all")
     parser.add_argument("--steps", type=int, help="default: 100 at the small shape, 30 at the large one")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds over all, of which medians are given; default: 1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options)))
         return
-    rows = []
-    for shape in options.shapes:
-        for architecture in ("topk", "batch_topk"):
-            for library in options.libraries:
-                if (library, architecture) == ("sparsify", "batch_topk"):
-                    continue  # it has none
-                command = [sys.executable, "-m", "bench.sae", "--one", library, architecture, shape]
-                command += ["--device", options.device] + (["--steps", str(options.steps)] if options.steps else [])
-                print(f"{library}, {architecture}, {shape}", file=sys.stderr)
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-                if done.returncode:
-                    print(f"{library} does not run here", file=sys.stderr)
-                    continue
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
-                print(json.dumps(rows[-1]), flush=True)
+    tasks = [
+        (library, architecture, shape)
+        for shape in options.shapes
+        for architecture in ("topk", "batch_topk")
+        for library in options.libraries
+        if (library, architecture) != ("sparsify", "batch_topk")  # it has none
+    ]
+    measured: dict[tuple[str, str, str], list[dict[str, Any]]] = {task: [] for task in tasks}
+    for _ in range(options.repeats):
+        for task in tasks:
+            print(", ".join(task), file=sys.stderr)
+            command = [sys.executable, "-m", "bench.sae", "--one", *task, "--device", options.device]
+            command += ["--steps", str(options.steps)] if options.steps else []
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                print(f"{task[0]} does not run here", file=sys.stderr)
+                continue
+            measured[task].append(json.loads(done.stdout.splitlines()[-1]))
+            print(json.dumps(measured[task][-1]), flush=True)
+    rows = [_median(rounds) for rounds in measured.values() if rounds]
     for row in rows:
         ours = next(
             (each for each in rows if each["library"] == "ours" and _same_task(each, row)),
@@ -74,6 +82,14 @@ def main() -> None:
             )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of several measurements of the same thing."""
+    return {
+        key: round(statistics.median(row[key] for row in rounds), 5) if isinstance(value, float) else value
+        for key, value in rounds[0].items()
+    }
 
 
 def _same_task(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -148,7 +164,6 @@ def now(device: str) -> float:
 def ours(
     train: Tensor, architecture: str, width: int, k: int, batch: int, steps: int, lr: float, device: str
 ) -> Trained:
-    import pipeline.stages  # noqa: F401  (the same threads and quiet libraries as the stages have)
     from pipeline.sae.data import Activations
     from pipeline.sae.train import train_sae
 

@@ -1,5 +1,6 @@
 """The pipeline under DVC, as its users drive it: only what a change invalidates runs again."""
 
+import csv
 import json
 import os
 import re
@@ -145,12 +146,18 @@ def test_a_clean_clone_gives_the_same_bytes_and_runs_experiments(base: Project, 
         "evaluate",
         "report",
     ]
-    clone.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", f"sae.variants.{SAE}.k=2")
+    clone.run("runs/sae-sweep.sh", "--variant", SAE, "--k", "2,3", "--width", "24")
     ran = clone.ran("exp", "run", "--run-all")
-    assert f"train_sae@{POINT}-{SAE}" in ran and "extract" not in ran
+    assert ran.count(f"train_sae@{POINT}-{SAE}") == 2 and "extract" not in ran
     assert (clone.folder / "params.yaml").read_bytes() == params
     listed = clone.run("dvc", "exp", "list", "--name-only").split()
-    assert sorted(listed) == ["here", "queued", "temp"]
+    assert len(listed) == 4 and {"here", "temp"} < set(listed)
+
+    clone.run("python", "-m", "pipeline.report.frontier")
+    with (clone.folder / "report/figures/fvu_l0.csv").open() as file:
+        found = {(int(row["width"]), round(float(row["l0"]))) for row in csv.DictReader(file)}
+    assert {(24, 2), (24, 3)} < found, "and that of the committed run"
+    assert (clone.folder / "report/figures/fvu_l0.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_metrics_diff_between_branches_prints_what_changed(project: Project) -> None:
@@ -170,7 +177,8 @@ def test_plots_are_drawn_from_every_curve(project: Project) -> None:
     page = (project.folder / "drawn/index.html").read_text()
     for title in ("ROC on the balanced test prompts", "Prompts by source and cluster", "Prompt lengths"):
         assert page.count(f'"title": "{title}') == 1, title
-    assert f"{POINT}/{SAE}.csv" in page
+    for title in (f"Training of {SAE} at {POINT}", f"Latents of {SAE}", f"Active latents of {SAE}"):
+        assert page.count(f'"title": "{title}') == 1, title
 
 
 def test_a_changed_local_file_and_model_are_noticed(project: Project) -> None:

@@ -1,15 +1,19 @@
 """Sparse autoencoders: they learn a sparse dictionary, keep to their sparsity, and load in SAELens."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from stage_code import ROOT
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.sae.architectures import ARCHITECTURES, BatchTopK, Memory, TopK, top_latents
 from pipeline.sae.data import Activations
-from pipeline.sae.metrics import reconstruction_metrics
+from pipeline.sae.metrics import measure
 from pipeline.sae.model import Sae
 from pipeline.sae.train import train_sae
 
@@ -55,7 +59,8 @@ def test_it_recovers_the_dictionary_that_made_the_data(name: str, trained: Sae) 
 
 
 def test_held_out_activations_are_reconstructed_with_the_asked_sparsity(name: str, trained: Sae) -> None:
-    metrics = reconstruction_metrics(trained, HELD_OUT)
+    measured = measure(trained, HELD_OUT)
+    metrics = measured.metrics
     assert metrics["fvu"] < (1 if name == "relu" else 0.2), "L1 shrinks what it keeps"
     assert metrics["l0"] == pytest.approx(ACTIVE, rel=0.15)
     latents = trained.encode(HELD_OUT)
@@ -63,6 +68,15 @@ def test_held_out_activations_are_reconstructed_with_the_asked_sparsity(name: st
     assert metrics["fvu"] == pytest.approx((error / (HELD_OUT - HELD_OUT.mean(0)).square().sum()).item(), rel=1e-4)
     assert metrics["dead_fraction"] == pytest.approx(((latents > 0).sum(0) == 0).float().mean().item())
     assert metrics["l0_quantiles"]["0.5"] == (latents > 0).sum(1).double().median()
+    histogram = measured.density_histogram()
+    assert sum(count for _, count, _ in histogram) == 128
+    assert histogram[0][:2] == ("dead", round(128 * metrics["dead_fraction"]))
+    density = (latents > 0).double().mean(0)
+    assert histogram[-1][1] == (density >= 10**-0.25).sum() and histogram[-2][1] == (
+        (density >= 10**-0.5) & (density < 10**-0.25)
+    ).sum()
+    quantiles = measured.l0_quantiles()
+    assert quantiles[0] == (0, (latents > 0).sum(1).min()) and quantiles[-1] == (100, (latents > 0).sum(1).max())
 
 
 def test_what_is_saved_is_what_was_trained(trained: Sae, tmp_path: Path) -> None:
@@ -92,7 +106,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 def test_half_precision_activations_train_as_well() -> None:
     sae = train_sae(TRAIN.half(), architecture="topk", width=128, k=ACTIVE, lr=2e-3, batch_size=512, epochs=5)
-    assert reconstruction_metrics(sae, HELD_OUT.half())["fvu"] < 0.3
+    assert measure(sae, HELD_OUT.half()).metrics["fvu"] < 0.3
 
 
 def small_weights(rule: TopK, d: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -174,6 +188,10 @@ def test_gradcheck_of_the_loss() -> None:
 def test_the_largest_latents_are_found_in_groups(width: int, k: int) -> None:
     pre = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
     assert torch.equal(top_latents(pre, k).sort(1).values, pre.topk(k, dim=1).indices.sort(1).values)
+    # in half precision there are ties, and what is not positive does not count
+    half = pre.bfloat16()
+    found = half.gather(1, top_latents(half, k)).relu().sort(1).values
+    assert torch.equal(found, half.topk(k, dim=1).values.relu().sort(1).values)
 
 
 def test_the_batch_topk_threshold_gives_exactly_k_on_average() -> None:
@@ -198,7 +216,7 @@ def test_training_in_blocks_sees_every_token_once_an_epoch_and_learns_as_well() 
     torch.testing.assert_close(epoch.sum(1).sort().values, expected.sum(1).sort().values)
     assert not torch.equal(epoch, torch.cat(list(data.batches(500, 1, 0))))
     sae = train_sae(data, architecture="topk", width=128, k=ACTIVE, lr=2e-3, batch_size=512, epochs=15)
-    assert reconstruction_metrics(sae, HELD_OUT)["fvu"] < 0.1
+    assert measure(sae, HELD_OUT).metrics["fvu"] < 0.1
 
 
 def test_blocks_of_any_size_give_full_batches() -> None:
@@ -245,3 +263,29 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match=r"sae_weights\.safetensors is missing or damaged"):
         Sae.load(tmp_path)
+
+
+def test_memory_mb_bounds_the_peak_memory_of_training(tmp_path: Path) -> None:
+    for number in range(8):
+        save_file({"x": torch.randn(400_000, 64).half()}, tmp_path / f"{number}.safetensors")  # 51 MB each
+
+    def peak_mb(memory_mb: float | None) -> float:
+        script = f"""
+import resource
+from functools import partial
+from pathlib import Path
+from safetensors import safe_open
+from pipeline.sae.data import Activations
+from pipeline.sae.train import train_sae
+def load(path):
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("x")
+files = sorted(Path({str(tmp_path)!r}).glob("*.safetensors"))
+data = Activations([partial(load, file) for file in files], memory_mb={memory_mb})
+train_sae(data, architecture="topk", width=32, k=4, batch_size=20_000, epochs=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+        return float(done.stdout)
+
+    assert peak_mb(None) - peak_mb(60) > 250, "of 410 MB, 51 are in memory, and what it takes to read them"

@@ -32,11 +32,12 @@ class Activations:
             self.d = rows.shape[1]
             sizes.append(rows.nbytes)
             norms.append(torch.cat([chunk.float().norm(dim=1) for chunk in rows.split(CHUNK)]))
+            del rows
         limit = OUTLIER_NORM * torch.cat(norms).nanmedian()
         self._kept = [norm <= limit for norm in norms[1:]]
         self.tokens = int(sum(kept.sum() for kept in self._kept))
         self._groups = _grouped(sizes, math.inf if memory_mb is None else memory_mb * 1e6)
-        self._whole = [self._read(group) for group in self._groups] if len(self._groups) == 1 else None
+        self._whole = self._read(self._groups[0]) if len(self._groups) == 1 else None
         self.mean, self.scale, self.variance = self._statistics()
 
     @classmethod
@@ -53,7 +54,7 @@ class Activations:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         left = torch.empty(0, self.d)
         for group in torch.randperm(len(self._groups), generator=generator).tolist():
-            rows = self._whole[0] if self._whole else self._read(self._groups[group])
+            rows = self._group(group)
             order = torch.randperm(len(rows), generator=generator)
             if len(left):  # of the groups before: these tokens come first
                 first, order = order[: size - len(left)], order[size - len(left) :]
@@ -65,12 +66,11 @@ class Activations:
             for start in range(0, full, size):
                 yield self._prepared(rows[order[start : start + size]])
             left = rows[order[full:]]
+            del rows  # before the next group is read
 
     def in_order(self) -> Iterator[Tensor]:
         """All tokens in chunks, prepared."""
-        for rows in self._all():
-            for chunk in rows.split(CHUNK):
-                yield self._prepared(chunk)
+        return (self._prepared(chunk) for chunk in self._chunks())
 
     def steps(self, size: int) -> int:
         """Batches in an epoch."""
@@ -79,24 +79,41 @@ class Activations:
     def _prepared(self, rows: Tensor) -> Tensor:
         return (rows.to(self.device).float() - self.mean) * self.scale
 
-    def _read(self, group: Sequence[int]) -> Tensor:
-        return torch.cat([self._blocks[number]()[self._kept[number]] for number in group])
+    def _group(self, number: int) -> Tensor:
+        return self._read(self._groups[number]) if self._whole is None else self._whole
 
-    def _all(self) -> Iterator[Tensor]:
-        yield from self._whole if self._whole else (self._read(group) for group in self._groups)
+    def _read(self, group: Sequence[int]) -> Tensor:
+        """The kept activations of some blocks, with no more in memory at a time than those and one block."""
+        if len(group) == 1 and self._kept[group[0]].all():
+            return self._blocks[group[0]]()
+        sizes = [int(self._kept[number].sum()) for number in group]
+        result = torch.empty(0)
+        for number, part in zip(group, torch.arange(sum(sizes)).split(sizes), strict=True):
+            rows = self._blocks[number]()
+            if not len(result):
+                result = rows.new_empty(sum(sizes), self.d)
+            for place, kept in zip(part.split(CHUNK), self._kept[number].nonzero()[:, 0].split(CHUNK), strict=True):
+                result[place] = rows[kept]
+            del rows
+        return result
+
+    def _chunks(self) -> Iterator[Tensor]:
+        for number in range(len(self._groups)):
+            rows = self._group(number)
+            # copies: a view would keep the whole group in memory while the next is read
+            yield from (chunk.clone() for chunk in rows.split(CHUNK))
+            del rows
 
     def _statistics(self) -> tuple[Tensor, float, float]:
         total = torch.zeros(self.d, dtype=torch.float64)
-        for rows in self._all():
-            for chunk in rows.split(CHUNK):
-                total += chunk.double().sum(dim=0)
+        for chunk in self._chunks():
+            total += chunk.double().sum(dim=0)
         mean = total / max(self.tokens, 1)
         norm = square = 0.0
-        for rows in self._all():
-            for chunk in rows.split(CHUNK):
-                norms = (chunk.double() - mean).norm(dim=1)
-                norm += norms.sum().item()
-                square += norms.square().sum().item()
+        for chunk in self._chunks():
+            norms = (chunk.double() - mean).norm(dim=1)
+            norm += norms.sum().item()
+            square += norms.square().sum().item()
         scale = math.sqrt(self.d) * self.tokens / max(norm, 1e-12)
         variance = max(square / max(self.tokens, 1) * scale**2, 1e-12)
         return mean.float().to(self.device), scale, variance

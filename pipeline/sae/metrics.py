@@ -1,5 +1,6 @@
 """How well a sparse autoencoder reconstructs activations, how sparsely, and how its latents are used."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,17 +12,50 @@ from pipeline.sae.model import Sae
 CHUNK = 2048  # tokens encoded at once
 DENSE = 0.1  # a latent that is active on a larger share of the tokens is called dense
 QUANTILES = (0.05, 0.5, 0.95)
+DENSITY_BINS = 4  # a factor of ten
 
 
-@torch.no_grad()
-def reconstruction_metrics(sae: Sae, acts_ND: Tensor) -> dict[str, Any]:
-    """Metrics of `sae` on activations (N, width).
+@dataclass(frozen=True)
+class Measurement:
+    """What an SAE does on N tokens.
 
-    fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2; explained_variance: 1 - fvu;
+    metrics: fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2; explained_variance: 1 - fvu;
     cosine: mean cosine similarity of x and x'; l0: mean number of active latents a token, and its quantiles;
     dead_fraction, dense_fraction: share of latents that are active on none of the N tokens, and on more than a tenth;
     encoder_decoder_cosine: mean over latents of the cosine similarity of encoder and decoder direction.
+
+    l0: active latents of each token, int64 (N). density: the share of the tokens on which each latent is active,
+    float64 (L). encoder_decoder_cosine (L).
     """
+
+    metrics: dict[str, Any]
+    l0: Tensor
+    density: Tensor
+    encoder_decoder_cosine: Tensor
+
+    def density_histogram(self) -> list[tuple[float | str, int, float]]:
+        """Rows (lower end of the bin, latents, mean encoder-decoder cosine): first those never active, then by decade
+        quarters of density from one token's up to 1."""
+        tokens = len(self.l0)
+        lowest = int(torch.floor(torch.tensor(1 / tokens).log10() * DENSITY_BINS))
+        # the top of a bin belongs to the next, but density 1 to the last
+        bins = (self.density.clamp(1 / (2 * tokens), 1 - 1e-9).log10() * DENSITY_BINS).floor().int()
+        rows: list[tuple[float | str, int, float]] = []
+        for number in [None, *range(lowest, 0)]:
+            here = self.density == 0 if number is None else (self.density > 0) & (bins == number)
+            mean = self.encoder_decoder_cosine[here].mean().item() if here.any() else 0.0
+            low = "dead" if number is None else float(f"{10 ** (number / DENSITY_BINS):.2g}")
+            rows.append((low, int(here.sum()), round(mean, 4)))
+        return rows
+
+    def l0_quantiles(self) -> list[tuple[int, float]]:
+        """Rows (percent of the tokens, active latents that so many have at most), every fifth percent."""
+        return [(percent, torch.quantile(self.l0.double(), percent / 100).item()) for percent in range(0, 101, 5)]
+
+
+@torch.no_grad()
+def measure(sae: Sae, acts_ND: Tensor) -> Measurement:
+    """Metrics of `sae` on activations (N, width), N >= 1."""
     mean = torch.zeros(sae.width, dtype=torch.float64)
     for rows in acts_ND.split(CHUNK):
         mean += rows.double().sum(dim=0) / len(acts_ND)
@@ -39,15 +73,17 @@ def reconstruction_metrics(sae: Sae, acts_ND: Tensor) -> dict[str, Any]:
         active.append(firing.sum(dim=1))
         fired += firing.sum(dim=0)
     fvu = error / variance if variance else float("nan")
-    l0 = torch.cat(active).double()
-    return {
+    l0 = torch.cat(active)
+    encoder_decoder = cosine_similarity(sae.tensors["W_enc"].T, sae.tensors["W_dec"])
+    metrics = {
         "tokens": len(acts_ND),
         "fvu": fvu,
         "explained_variance": 1 - fvu,
         "cosine": cosine / len(acts_ND),
-        "l0": l0.mean().item(),
-        "l0_quantiles": {f"{q:g}": torch.quantile(l0, q).item() for q in QUANTILES},
+        "l0": l0.double().mean().item(),
+        "l0_quantiles": {f"{q:g}": torch.quantile(l0.double(), q).item() for q in QUANTILES},
         "dead_fraction": (fired == 0).double().mean().item(),
         "dense_fraction": (fired > DENSE * len(acts_ND)).double().mean().item(),
-        "encoder_decoder_cosine": cosine_similarity(sae.tensors["W_enc"].T, sae.tensors["W_dec"]).mean().item(),
+        "encoder_decoder_cosine": encoder_decoder.mean().item(),
     }
+    return Measurement(metrics, l0, fired.double() / len(acts_ND), encoder_decoder)

@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 
 @dataclass(frozen=True)
 class Active:
-    """Which latents are active on which tokens: nnz pairs, by token and within a token by latent.
+    """Which latents are active on which tokens: nnz pairs, by token.
 
     latents int64 (nnz); offsets int64 (B + 1): token b has the pairs offsets[b]:offsets[b + 1]; width: L.
     """
@@ -30,7 +30,7 @@ class Active:
 
     @classmethod
     def of_rows(cls, latents_BK: Tensor, width: int) -> "Active":
-        """From the latents of each token, ascending in each row."""
+        """From the latents of each token."""
         batch, k = latents_BK.shape
         offsets = torch.arange(0, batch * k + 1, k, device=latents_BK.device)
         return cls(latents_BK.reshape(-1), offsets, width)
@@ -50,7 +50,7 @@ class Active:
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor]:
         """The order that sorts the pairs by latent, and where each latent's pairs start, int64 (L)."""
-        order = self.latents.argsort(stable=True)
+        order = self.latents.int().argsort(stable=True)  # of int32: twice as fast
         counts = torch.bincount(self.latents, minlength=self.width)
         return order, counts.cumsum(0) - counts
 
@@ -87,23 +87,23 @@ def sum_over_tokens(active: Active, values: Tensor, x_BD: Tensor) -> Tensor:
 class EncodeActive(torch.autograd.Function):
     """(x_b - b_dec) . w_l + b_l at the active pairs, (nnz), with gradients to w_LD, b_enc and b_dec.
 
-    `values` are those numbers, which the selection of the pairs has computed already.
+    `centred_BD` is x - b_dec; `values` are those numbers, which the selection of the pairs has computed already.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, x_BD: Tensor, w_LD: Tensor, b_enc: Tensor, b_dec: Tensor, active: Active
+        ctx: Any, values: Tensor, centred_BD: Tensor, w_LD: Tensor, b_enc: Tensor, b_dec: Tensor, active: Active
     ) -> Tensor:
-        ctx.save_for_backward(x_BD, w_LD, b_dec)
+        ctx.save_for_backward(centred_BD, w_LD)
         ctx.active = active
         return values.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x_BD, w_LD, b_dec = ctx.saved_tensors
+        centred_BD, w_LD = ctx.saved_tensors
         active: Active = ctx.active
         to_bias = _sums(active, grad)
-        to_weights = sum_over_tokens(active, grad, x_BD - b_dec)
+        to_weights = sum_over_tokens(active, grad, centred_BD)
         return None, None, to_weights, to_bias, -(to_bias @ w_LD), None
 
 

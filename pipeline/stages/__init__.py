@@ -10,6 +10,8 @@ import warnings
 
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# large tensors in huge pages: a training step that allocates gradients anew then waits less for the kernel
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # GPTQModel's thread pool fails with more workers than cores
 os.environ.setdefault(
     "GPTQMODEL_CPU_WORKERS",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipeline.points import Point
 from pipeline.prompts.draw import hold_out_groups
 from pipeline.sae.data import Activations
 from pipeline.sae.fidelity import fidelity
-from pipeline.sae.metrics import reconstruction_metrics
+from pipeline.sae.metrics import measure
 from pipeline.sae.model import WEIGHTS, Sae
 from pipeline.sae.train import train_sae
 
@@ -38,7 +39,7 @@ def main(point: str, variant: str) -> None:
     train, held_out = _prompts(
         read("sae.train_on", str), read("sae.target", int), read("sae.held_out_fraction", float), seed
     )
-    train_rows, held_out_acts = _rows(store, train), store.read(_rows(store, held_out))
+    train_rows, held_out_acts = _rows(store, train), store.read(_sample(_rows(store, held_out), seed))
     if not len(held_out_acts):
         raise UserError(
             "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
@@ -56,16 +57,26 @@ def main(point: str, variant: str) -> None:
             on_step=lambda *point: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
         )
     sae.save(paths.SAES / point / variant)
+    held = measure(sae, held_out_acts)
     metrics: dict[str, Any] = {
-        "train": reconstruction_metrics(sae, store.read(_sample(train_rows, seed))),
-        "held_out": reconstruction_metrics(sae, held_out_acts),
+        "train": measure(sae, store.read(_sample(train_rows, seed))).metrics,
+        "held_out": held.metrics,
     }
     held_out_prompts = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out]
     metrics["fidelity"] = _fidelity(sae, Point.parse(point), held_out_prompts[:FIDELITY_PROMPTS])
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
+    name = f"{point}/{variant}.csv"
+    _write_csv(paths.PLOTS / "sae" / name, ("step", "fvu", "l0", "dead_fraction"), curve)
+    _write_csv(
+        paths.PLOTS / "sae_density" / name, ("density", "latents", "encoder_decoder_cosine"), held.density_histogram()
+    )
+    _write_csv(paths.PLOTS / "sae_l0" / name, ("percent_of_tokens", "active_latents"), held.l0_quantiles())
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("step", "fvu", "l0", "dead_fraction"), *curve])
-    write_text(paths.PLOTS / "sae" / point / f"{variant}.csv", text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
 def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> Sae:
@@ -124,7 +135,7 @@ def _rows(store: ActivationStore, prompt_ids: set[str]) -> np.ndarray:
 
 
 def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
-    """At most METRIC_TOKENS of the rows, bool (rows): train metrics need not be of all of them."""
+    """At most METRIC_TOKENS of the rows, bool (rows): metrics need not be of all of them."""
     chosen = np.flatnonzero(rows)
     if len(chosen) > METRIC_TOKENS:
         chosen = np.random.default_rng(seed).choice(chosen, METRIC_TOKENS, replace=False)
