@@ -40,6 +40,7 @@ bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
 	@$(RUN) python -m bench.extract
 	@$(RUN) python -m bench.extract --memory
+	@$(RUN) python -m bench.probes
 	@[ -x .venv-bench/bin/python ] || $(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[bench-sae]'
 	@.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision

@@ -2,7 +2,8 @@
 
 All see the same activations (sums of a few directions of a known dictionary, with noise, centred and scaled to a
 mean norm of sqrt(d)), batches, steps, learning rate with warm-up and decay, first weights, and float32. Each trains
-in a process of its own, one after another, with the environment variables that the pipeline's stages set. fvu is on held-out activations after training, where BatchTopK chooses its
+in a process of its own, one after another, with the environment variables that the pipeline's stages set. fvu is on
+held-out activations after training, where BatchTopK chooses its
 latents batch by batch as in training: the thresholds that take a batch's place later are not compared.
 
 limit_ms is one float32 encoder product and one fused Adam step over both weight matrices, measured in the same run.
@@ -42,7 +43,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), help="default: all")
     parser.add_argument("--steps", type=int, help="default: 100 at the small shape, 30 at the large one")
-    parser.add_argument("--repeats", type=int, default=1, help="rounds over all, of which medians are given; default: 1")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="rounds over all, of which medians are given; default: 1"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,9 +1,11 @@
 """Reading and writing the pipeline's files: whole or not at all, and the same bytes every time."""
 
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,15 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, METRIC_DECIMALS) if value == value else None
     return value
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a .csv with a header, for `dvc plots`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_json(path: Path) -> Any:

@@ -1,22 +1,32 @@
 """Where the stages leave their files, relative to the project's root (see dvc.yaml)."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 RAW_PROMPTS = Path("data/raw/prompts.parquet")
+RAW_BENIGN = Path("data/raw/benign.parquet")
 PROMPTS = Path("data/prompts.parquet")
+BENIGN = Path("data/benign.parquet")
 SPLITS = Path("data/splits.parquet")
 TINY_MODEL = Path("models/tiny")
 TINY_UNQUANTISED = TINY_MODEL / "unquantised"
 MODEL_LOCK = Path("models/model.lock.json")
 ACTIVATIONS = Path("data/activations")
 SAES = Path("models/sae")
+TRAINED_ON = "trained_on.parquet"  # in an SAE's folder: the ids of the prompts that it has seen
 PROBES = Path("models/probes")
 SCORES = Path("data/scores")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
 REPORT = Path("report")
 FIGURES = REPORT / "figures"
+
+
+def sae(point: str, variant: str, seed: int, seeds: Sequence[int]) -> Path:
+    """The folder of an SAE: that of the first of the seeds is where SAELens's users look, others are inside it."""
+    first = SAES / point / variant
+    return first if seed == seeds[0] else first / f"seed_{seed}"
 
 
 def unfinished(output: Path) -> Path:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class _SlowBar(tqdm):  # type: ignore[misc]
+class _SlowBar(tqdm):
     """A bar that nothing but `update` refreshes: tqdm's own monitor would do so every ten seconds."""
 
     monitor_interval = 0

@@ -5,6 +5,7 @@ import csv
 import importlib
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from stage_code import ROOT
 
+BENIGN = "data/benign.csv"
 SMALL = {
     "data.source": "local",
     "data.path": "prompts.csv",
@@ -33,6 +35,9 @@ SMALL = {
     "probe.c_grid": [0.1, 1.0],
     "probe.folds": 2,
     "probe.min_class_prompts": 10,
+    "probe.scarce": [16],
+    "probe.draws": 2,
+    "probe.noise": [0.2],
     "evaluate.resamples": 100,
 }
 
@@ -47,6 +52,8 @@ def write_params(folder: Path, changes: dict[str, Any]) -> None:
             section = section[name]
         section[last] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "data").mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / BENIGN, folder / BENIGN)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def raw(rows: list[dict[str, Any]]) -> pa.Table:
 ROWS = sample_rows(1200)
 OPTIONS: dict[str, Any] = {"min_chars": 15, "deduplicate": True, "max_prompts": 10_000, "seed": 0}
 CLEAN = clean(raw(ROWS), **OPTIONS)[0]
-SPLIT_OPTIONS: dict[str, Any] = {"test_fraction": 0.2, "near_duplicate": 0.6, "shingle_chars": 5, "seed": 0}
+SPLIT_OPTIONS: dict[str, Any] = {"test_fraction": 0.2, "near_duplicate": 0.6, "shingle_chars": 5, "seeds": [0]}
 
 
 def test_each_reason_drops_its_rows() -> None:
@@ -113,6 +113,26 @@ def test_many_small_sources_together_have_their_share() -> None:
     assert splits["split"].to_pylist().count("test") / splits.num_rows == pytest.approx(0.2, abs=0.02)
 
 
-def test_another_seed_draws_another_test_part() -> None:
-    first, second = (split_prompts(CLEAN, **SPLIT_OPTIONS | {"seed": seed})[0]["split"].to_pylist() for seed in (0, 1))
-    assert first != second
+def test_every_seed_has_a_split_of_its_own() -> None:
+    table, _ = split_prompts(CLEAN, **SPLIT_OPTIONS | {"seeds": [3, 1]})
+    assert table.column_names == ["prompt_id", "group", "split", "split_1"]
+    for seed, column in ((3, "split"), (1, "split_1")):
+        alone, _ = split_prompts(CLEAN, **SPLIT_OPTIONS | {"seeds": [seed]})
+        assert table[column].equals(alone["split"])
+    assert not table["split"].equals(table["split_1"])
+
+
+def test_names_of_sources_and_the_order_of_prompts_change_nothing() -> None:
+    def sides(table: pa.Table) -> dict[str, str]:
+        return {row["prompt_id"]: row["split"] for row in split_prompts(table, **SPLIT_OPTIONS)[0].to_pylist()}
+
+    rows = [row | {"source": f"renamed {row['source'][::-1]}"} for row in CLEAN.to_pylist()]
+    assert sides(pa.Table.from_pylist(rows[::-1])) == sides(CLEAN)
+
+
+def test_the_leak_of_a_random_split_is_told() -> None:
+    table, counts = split_prompts(CLEAN, **SPLIT_OPTIONS)
+    sizes = Counter(table["group"].to_pylist())
+    # each other prompt of the group is in train with probability 0.8, nearly independently
+    expected = sum(1 - 0.2 ** (sizes[group] - 1) for group in table["group"].to_pylist()) * 0.2
+    assert expected > 10 and counts["leak_of_a_random_split"]["test_prompts"] == pytest.approx(expected, rel=0.15)

@@ -38,13 +38,13 @@ def metrics(folder: Path, name: str) -> Any:
 
 def test_counts_agree_from_stage_to_stage(flow: Path) -> None:
     assert metrics(flow, "download")["rows"] == metrics(flow, "filter")["rows"] == 700
-    kept = metrics(flow, "filter")["kept"]
-    assert sum(metrics(flow, "split")["prompts"].values()) == kept == metrics(flow, "extract")["prompts"]
+    kept, benign = (metrics(flow, "filter")[name] for name in ("kept", "benign_kept"))
+    assert sum(metrics(flow, "split")["prompts"].values()) == kept == metrics(flow, "extract")["prompts"] - benign
+    assert metrics(flow, "probes")["benign"]["prompts"] == benign > 50
     index = pq.read_table(flow / "data/activations/tokens.parquet")
     assert index.num_rows == metrics(flow, "extract")["tokens_kept"]
-    assert (
-        index["prompt_id"].unique().to_pylist() == pq.read_table(flow / "data/prompts.parquet")["prompt_id"].to_pylist()
-    )
+    both = [pq.read_table(flow / f"data/{name}.parquet")["prompt_id"].to_pylist() for name in ("prompts", "benign")]
+    assert index["prompt_id"].unique().to_pylist() == both[0] + both[1]
     sae = metrics(flow, f"sae/{POINT}/{VARIANT}")
     assert sae["train"]["tokens"] > sae["held_out"]["tokens"] > 0
     assert 0 < sae["held_out"]["fvu"] < 1.5 and sae["train"]["l0"] == pytest.approx(4, abs=0.2)
@@ -52,19 +52,33 @@ def test_counts_agree_from_stage_to_stage(flow: Path) -> None:
 
 def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
     arms = metrics(flow, "probes")["balanced"]
-    assert set(arms["text"]) == {"tfidf", "length"}
-    assert set(arms[POINT]) == {"dense", "dense_shuffled", f"sae_{VARIANT}"}
+    assert set(arms["text"]) == {"tfidf", "length", "length_source", "one_word"}
+    of_latents = ("sae", "sae_l1", "sae_binary", "dense_and_sae", "untrained", "reconstruction", "residual")
+    assert set(arms[POINT]) == {"dense", "dense_shuffled", "attention", *(f"{arm}_{VARIANT}" for arm in of_latents)}
     summary = metrics(flow, "summary")
     assert summary["dense_auroc"] == arms[POINT]["dense"]["auroc"]
     assert summary["sae_minus_dense"] == arms[POINT][f"sae_{VARIANT}"]["minus_dense"]
     for arm in (*arms["text"].values(), *arms[POINT].values()):
         assert arm["auroc_low"] <= arm["auroc"] <= arm["auroc_high"]
-        assert {"average_precision", "f1", "accuracy"} <= arm.keys()
+        assert {"average_precision", "f1", "accuracy", "brier", "tpr_at_fpr_1%", "calibration_error"} <= arm.keys()
+    probes = metrics(flow, "probes")
+    sizes = {str(2**power) for power in range(10)}
+    assert set(probes["k"][POINT]) == {"neurons", "pca", f"sae_{VARIANT}", f"untrained_{VARIANT}"}
+    assert set(probes["k"][POINT][f"sae_{VARIANT}"]) == {k for k in sizes if int(k) <= 64}
+    everywhere = {"dense", f"sae_{VARIANT}", f"sae_k16_{VARIANT}"}
+    sources = [name for name in probes if name.startswith("without_")]
+    assert sources and {"scarce_16", "noise_20", "natural", "by_cluster", "where_tfidf_fails"} < set(probes)
+    for setting in ("scarce_16", "noise_20", *sources):
+        assert set(probes[setting]["text"]) == {"tfidf"} and set(probes[setting][POINT]) == everywhere
+    assert summary["left_out_sources"]["sources"] == len(sources)
+    assert probes["stability"][POINT][VARIANT]["k"] == 16
     scores = [pq.read_table(file) for file in sorted((flow / "data/scores").rglob("*.parquet"))]
     test = {
         row["prompt_id"] for row in pq.read_table(flow / "data/splits.parquet").to_pylist() if row["split"] == "test"
     }
-    assert {prompt for table in scores for prompt in table["prompt_id"].to_pylist()} <= test
+    for table in scores:
+        for side, prompt_id in zip(table["split"].to_pylist(), table["prompt_id"].to_pylist(), strict=True):
+            assert (side == "test") == (prompt_id in test)
     assert summary["test_prompts"] == 2 * summary["test_targets"]
 
 
@@ -82,7 +96,7 @@ def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> No
     assert f"{summary['sae_minus_dense']['difference']:+.3f}" in page
     assert all(name in page for name in ("tfidf", f"dense @ {POINT}", f"sae_{VARIANT} @ {POINT}"))
     figures = re.findall(r'src="([^"]+)"', page)
-    assert len(figures) == 6
+    assert len(figures) == 10
     for figure in figures:
         assert (flow / "report" / figure).read_bytes().startswith(b"\x89PNG")
     assert "http" not in page
@@ -100,7 +114,7 @@ def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_pat
     shutil.copytree(flow, folder)
     splits = {row["prompt_id"]: row["split"] for row in pq.read_table(folder / "data/splits.parquet").to_pylist()}
     index = pq.read_table(folder / "data/activations/tokens.parquet")["prompt_id"].to_pylist()
-    is_test = torch.tensor([splits[prompt_id] == "test" for prompt_id in index])
+    is_test = torch.tensor([splits.get(prompt_id, "benign") != "train" for prompt_id in index])
     assert 0.1 < is_test.float().mean() < 0.4
     shards = sorted((folder / "data/activations" / POINT).glob("*.safetensors"))
     first = 0
@@ -123,6 +137,32 @@ def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_pat
         run_stage(stage, folder, *items)
     assert outputs(folder) == outputs(flow)
     assert all(file.read_bytes() != before for file, before in scores.items()), "the rubbish should have been scored"
+
+
+def test_several_seeds_have_splits_and_saes_of_their_own_and_leave_the_first_ones_results(
+    flow: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(flow, folder)
+    write_params(folder, SMALL | {"seeds": [0, 5]})
+    run_stage("split", folder)
+    for stage, *items in LATE:
+        run_stage(stage, folder, *items)
+    run_stage("evaluate", folder)
+    before, after = metrics(flow, "probes"), metrics(folder, "probes")
+    spread = after.pop("seeds")
+    assert before == after
+    assert set(spread[POINT]) == set(before["balanced"][POINT])
+    means = {arm: found["auroc_mean"] for arm, found in spread[POINT].items()}
+    assert all(found["auroc_std"] > 0 for found in spread[POINT].values())
+    assert means["dense"] != before["balanced"][POINT]["dense"]["auroc"]
+    splits = pq.read_table(folder / "data/splits.parquet")
+    own = folder / f"models/sae/{POINT}/{VARIANT}"
+    for seen, side in ((own, "split"), (own / "seed_5", "split_5")):
+        train = {row["prompt_id"] for row in splits.to_pylist() if row[side] == "train"}
+        assert set(pq.read_table(seen / "trained_on.parquet")["prompt_id"].to_pylist()) == train
+    assert (own / "sae_weights.safetensors").read_bytes() != (own / "seed_5/sae_weights.safetensors").read_bytes()
+    assert metrics(folder, f"sae/{POINT}/{VARIANT}")["seed_5"].keys() == {"fvu", "l0", "dead_fraction"}
 
 
 def test_sae_can_be_trained_on_the_target_alone(flow: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Probes and their judge: no leak from test, chance on shuffled labels, and metrics that equal scikit-learn's."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +10,60 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from helpers import sample_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn import metrics as reference
-from sklearn.preprocessing import StandardScaler
+from sklearn.calibration import calibration_curve
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from pipeline.activations.store import INDEX, ActivationStore, shard_name, write_manifest, write_shard
 from pipeline.errors import UserError
 from pipeline.files import write_table
+from pipeline.probes.arms.attention import Attention, Tokens
+from pipeline.probes.arms.k_sparse import ranked
+from pipeline.probes.arms.texts import Texts
+from pipeline.probes.arms.tfidf import Tfidf
 from pipeline.probes.bootstrap import group_resamples, interval, p_value
-from pipeline.probes.fit import fit_probe, shuffled
-from pipeline.probes.judge import Judge, Truth
+from pipeline.probes.fit import Fitting, fit
+from pipeline.probes.judge import Judge, label_noise
 from pipeline.probes.metrics import METRICS
+from pipeline.probes.models import Model, Ranked
 from pipeline.probes.pooling import pooled
-from pipeline.probes.task import Part, balanced_task
+from pipeline.probes.stability import stability
+from pipeline.probes.task import FULL, Prompts, Task, balanced, read_prompts, shuffled, tasks
+from pipeline.probes.tokens import reduced_tokens
+from pipeline.sae.model import Sae
+from pipeline.sae.untrained import untrained_like
 
 REFERENCES = {
     "auroc": lambda y, s, w: reference.roc_auc_score(y, s, sample_weight=w),
     "average_precision": lambda y, s, w: reference.average_precision_score(y, s, sample_weight=w),
     "f1": lambda y, s, w: reference.f1_score(y, s >= 0.5, sample_weight=w),
     "accuracy": lambda y, s, w: reference.accuracy_score(y, s >= 0.5, sample_weight=w),
+    "tpr_at_fpr_0.1%": lambda y, s, w: best_tpr(y, s, w, 0.001),
+    "tpr_at_fpr_1%": lambda y, s, w: best_tpr(y, s, w, 0.01),
+    "tpr_at_fpr_5%": lambda y, s, w: best_tpr(y, s, w, 0.05),
+    "brier": lambda y, s, w: reference.brier_score_loss(y, s, sample_weight=w),
+    "calibration_error": lambda y, s, w: binned_error(np.repeat(y, w), np.repeat(s, w)),
 }
+
+
+def best_tpr(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, limit: float) -> float:
+    fpr, tpr, _ = reference.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
+    return float(tpr[fpr <= limit + 1e-12].max())
+
+
+def binned_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    observed, predicted = calibration_curve(labels, scores, n_bins=10)
+    counts = [((scores > low / 10) | (low == 0)) & (scores <= (low + 1) / 10 + 1e-12) for low in range(10)]
+    sizes = np.array([count.sum() for count in counts if count.any()])
+    return float((np.abs(observed - predicted) * sizes).sum() / len(scores))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -71,75 +106,195 @@ def test_p_values_of_no_difference_are_large_and_of_a_clear_one_small() -> None:
     assert p_value(np.linspace(0.1, 1, 999)) == pytest.approx(2 / 1000)
 
 
-def prompts_and_splits(counts: dict[str, list[int]]) -> tuple[pa.Table, pa.Table]:
+def prompts_and_splits(counts: dict[str, list[int]]) -> Prompts:
     rows: list[dict[str, Any]] = [
-        {"prompt_id": f"{side}{cluster}-{n}", "prompt": "x", "source": "s", "cluster": cluster, "split": side}
+        {
+            "prompt_id": f"{side}{cluster}-{n}",
+            "prompt": f"{side}{cluster}-{n}",
+            "source": "s",
+            "cluster": cluster,
+            "split": side,
+        }
         for side, sizes in counts.items()
         for cluster, size in enumerate(sizes)
         for n in range(size)
     ]
     splits = [{"prompt_id": row["prompt_id"], "group": row["prompt_id"], "split": row.pop("split")} for row in rows]
-    return pa.Table.from_pylist(rows), pa.Table.from_pylist(splits)
-
-
-TASK: dict[str, Any] = {"target": 3, "min_class_prompts": 5, "seed": 0}
+    benign = pa.table({"prompt_id": ["b"], "prompt": ["harmless"], "source": ["t"]})
+    return read_prompts(pa.Table.from_pylist(rows), pa.Table.from_pylist(splits), benign, target=3, seed=0)
 
 
 def test_negatives_are_as_many_as_positives_and_drawn_evenly_or_by_prevalence() -> None:
-    prompts, splits = prompts_and_splits({"train": [5, 200, 200, 90, 400, 200], "test": [9, 9, 9, 9, 9, 9]})
-    train, test = balanced_task(prompts, splits, negatives="even", **TASK)
-    clusters = Counter(prompt_id[5] for prompt_id in train.prompt_ids)
-    assert train.labels.sum() == 90 and len(train.labels) == 180
-    assert clusters["3"] == 90 and clusters["0"] == 5
-    assert {clusters[c] for c in "1245"} <= {21, 22}
-    assert all(prompt_id.startswith("test") for prompt_id in test.prompt_ids)
-    natural, _ = balanced_task(prompts, splits, negatives="natural", **TASK)
-    clusters = Counter(prompt_id[5] for prompt_id in natural.prompt_ids)
-    assert clusters["4"] == pytest.approx(90 * 400 / 1005, abs=10)
+    prompts = prompts_and_splits({"train": [5, 200, 200, 90, 400, 200], "test": [9, 9, 9, 9, 9, 9]})
+    chosen = balanced(prompts, "train", "even", 5)
+    clusters = Counter(prompts.clusters[chosen].tolist())
+    assert prompts.labels[chosen].sum() == 90 and len(chosen) == 180
+    assert clusters[3] == 90 and clusters[0] == 5
+    assert {clusters[c] for c in (1, 2, 4, 5)} <= {21, 22}
+    assert prompts.train[chosen].all() and prompts.test[balanced(prompts, "test", "even", 5)].all()
+    natural = Counter(prompts.clusters[balanced(prompts, "train", "natural", 5)].tolist())
+    assert natural[4] == pytest.approx(90 * 400 / 1005, abs=10)
 
 
 def test_too_few_prompts_in_a_class_are_told() -> None:
-    prompts, splits = prompts_and_splits({"train": [50, 0, 0, 50, 0, 0], "test": [9, 0, 0, 4, 0, 0]})
+    prompts = prompts_and_splits({"train": [50, 0, 0, 50, 0, 0], "test": [9, 0, 0, 4, 0, 0]})
     with pytest.raises(UserError, match="the test part has 4 prompts of cluster 3 and 9 others"):
-        balanced_task(prompts, splits, negatives="even", **TASK)
+        balanced(prompts, "test", "even", 5)
 
 
-def part(count: int, seed: int) -> tuple[Part, np.ndarray]:
-    """Prompts whose features tell the label with some noise."""
+def made(count: int, seed: int, *, test: float = 0.5, sources: int = 1) -> tuple[Prompts, np.ndarray]:
+    """Prompts whose first feature tells the label with some noise, and their features."""
     rng = np.random.default_rng(seed)
-    labels = rng.random(count) < 0.5
-    features = rng.normal(size=(count, 8)) + 1.0 * labels[:, None] * np.eye(8)[0]
+    clusters = rng.integers(0, 2, count)
+    features = rng.normal(size=(count, 8)) + 1.0 * clusters[:, None] * np.eye(8)[0]
     names = [f"{seed}-{n}" for n in range(count)]
-    return Part(names, names, labels, np.array(names)), features
+    of_source = np.array([f"source {n}" for n in rng.integers(0, sources, count)])
+    sides = np.where(rng.random(count) < test, "test", "train")
+    return Prompts(names, names, of_source, clusters, np.array(names), sides, 1, seed), features
 
 
-FIT: dict[str, Any] = {"c_grid": [0.01, 1.0], "folds": 3, "seed": 0, "name": "test"}
+HOW = Fitting(c_grid=[0.01, 1.0], folds=3, seed=0)
+
+
+def full_task(prompts: Prompts) -> Task:
+    train = balanced(prompts, "train", "even", 2)
+    return Task(FULL, 0, train, prompts.labels[train])
+
+
+def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
+    prompts, _ = made(600, 0, sources=3)
+    every = list(tasks(prompts, "even", 5, scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4]))
+    settings = Counter(task.setting for task in every)
+    assert settings == {
+        "balanced": 1,
+        "scarce_16": 2,
+        "scarce_64": 2,
+        "noise_10": 1,
+        "noise_40": 1,
+        **{f"without_source {n}": 1 for n in range(3)},
+    }
+    for task in every:
+        assert prompts.train[task.train].all() and len(set(task.train)) == len(task.train)
+        wrong = (task.labels != prompts.labels[task.train]).mean()
+        expected = int(task.setting.removeprefix("noise_")) / 100 if task.setting.startswith("noise_") else 0
+        assert wrong == pytest.approx(expected, abs=0.005)
+        if task.setting.startswith("scarce_"):
+            size = int(task.setting.removeprefix("scarce_"))
+            assert len(task.train) == size and task.labels.sum() == size / 2
+        if task.setting.startswith("without_"):
+            assert task.setting.removeprefix("without_") not in prompts.sources[task.train]
+    first, second = (task for task in every if task.setting == "scarce_16")
+    assert set(first.train) != set(second.train)
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
-    train, features = part(600, 0)
-    test, test_features = part(600, 1)
+    prompts, features = made(1200, 0)
 
-    def auroc(labelled: Part) -> float:
-        probe = fit_probe({"mean": features}, StandardScaler(), labelled, **FIT)
-        return float(reference.roc_auc_score(test.labels, probe.pipeline.predict_proba(test_features)[:, 1]))
+    def auroc(task: Task) -> float:
+        chosen = fit({"mean": features}, Model(StandardScaler), task, prompts.groups, HOW)[0]
+        scores = chosen.fitted.probabilities(features)
+        return float(reference.roc_auc_score(prompts.labels[prompts.test], scores[prompts.test]))
 
-    assert auroc(train) > 0.7
-    assert np.mean([auroc(shuffled(train, seed)) for seed in range(5)]) == pytest.approx(0.5, abs=0.1)
+    assert auroc(full_task(prompts)) > 0.7
+    assert np.mean([auroc(shuffled(full_task(prompts), seed)) for seed in range(5)]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_pooling_is_chosen_by_cross_validation() -> None:
-    train, features = part(300, 0)
+    prompts, features = made(600, 0)
     noise = np.random.default_rng(5).normal(size=features.shape)
-    probe = fit_probe({"max": noise, "mean": features, "last": noise}, StandardScaler(), train, **FIT)
-    assert probe.choices["pooling"] == "mean" and probe.choices["C"] in FIT["c_grid"]
+    views = {"max": noise, "mean": features, "last": noise}
+    chosen = fit(views, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[0]
+    assert chosen.pooling == "mean" and chosen.c in HOW.c_grid
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_a_path_of_fits_gives_what_one_fit_after_the_other_gives(as_sparse: bool) -> None:
+    """Beside a plain grid search of scikit-learn's over a pipeline."""
+    prompts, narrow = made(800, 0)
+    features = np.hstack([narrow, np.random.default_rng(1).normal(size=(800, 700))])  # beyond models.FEW
+    matrix = sparse.csr_array(features * (np.abs(features) > 0.5)) if as_sparse else features
+    task = full_task(prompts)
+    grid = [0.0001, 0.01, 1.0]
+    splits = StratifiedGroupKFold(3, shuffle=True, random_state=0).split(
+        task.labels, task.labels, prompts.groups[task.train]
+    )
+    pipeline = make_pipeline(MaxAbsScaler(), LogisticRegression(max_iter=10_000, tol=1e-8))
+    search = GridSearchCV(pipeline, {"logisticregression__C": grid}, scoring="roc_auc", cv=list(splits))
+    search.fit(matrix[task.train], task.labels)
+    chosen = fit({"mean": matrix}, Model(MaxAbsScaler), task, prompts.groups, Fitting(grid, 3, 0))[0]
+    assert chosen.c == search.best_params_["logisticregression__C"]
+    assert chosen.cv_auroc == pytest.approx(search.best_score_, abs=0.002)
+    ours, theirs = chosen.fitted.probabilities(matrix), search.predict_proba(matrix)[:, 1]
+    assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_k_features_are_chosen_inside_each_fold() -> None:
+    """Of 5,000 columns of noise some tell train's labels well by chance; cross-validation must not be taken in."""
+    prompts, _ = made(120, 0, test=0.2)
+    noise = np.random.default_rng(3).normal(size=(120, 5000))
+    task = full_task(prompts)
+    model = Model(partial(ranked, (1, 8)), sizes=(1, 8))
+    found = fit({"mean": noise}, model, task, prompts.groups, HOW)
+    assert set(found) == {1, 8}
+    assert all(0.3 < chosen.cv_auroc < 0.7 for chosen in found.values())
+    best = Ranked(8).fit(noise[task.train], task.labels).columns_
+    outside = reference.roc_auc_score(task.labels, noise[task.train][:, best[0]])
+    assert max(outside, 1 - outside) > 0.72, "chosen before the folds are made it would look good"
+
+
+def test_k_of_1_is_the_single_best_column() -> None:
+    prompts, features = made(600, 0)
+    model = Model(partial(ranked, (1, 2)), sizes=(1, 2, 512))
+    found = fit({"mean": features[:, ::-1]}, model, full_task(prompts), prompts.groups, HOW)
+    assert set(found) == {1, 2}, "as many as the features have"
+    assert len(found[1].fitted.coefficient) == 1 and found[1].cv_auroc > 0.7
 
 
 def test_folds_need_enough_groups() -> None:
-    train, features = part(40, 0)
-    one_group = Part(train.prompt_ids, train.prompts, train.labels, np.array(["same"] * 40))
+    prompts, features = made(80, 0)
+    task = full_task(prompts)
     with pytest.raises(UserError, match=r"probe\.folds = 3"):
-        fit_probe({"mean": features}, StandardScaler(), one_group, **FIT)
+        fit({"mean": features}, Model(StandardScaler), task, np.array(["same"] * 80), HOW)
+
+
+def test_attention_finds_the_token_that_tells() -> None:
+    """Each prompt has ten tokens of noise, and one marked token whose sign is the label: their mean says little."""
+    prompts, _ = made(400, 0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 11, 6)).astype(np.float32)
+    x[:, 3, 0] = 8
+    x[:, 3, 1] = 2 * np.where(prompts.labels, 1, -1)
+    tokens = Tokens(torch.from_numpy(x.reshape(-1, 6)), torch.arange(400).repeat_interleave(11), 400)
+    task = full_task(prompts)
+    ((_, attention),) = Attention().scores({"tokens": lambda rows: tokens}, task, prompts.groups, HOW)
+    mean = fit({"mean": x.mean(1)}, Model(StandardScaler), task, prompts.groups, HOW)[0]
+    truth = prompts.labels[prompts.test]
+    by_attention = reference.roc_auc_score(truth, attention.probabilities[prompts.test])
+    by_mean = reference.roc_auc_score(truth, mean.fitted.probabilities(x.mean(1))[prompts.test])
+    assert by_attention > 0.97 > by_mean + 0.1
+
+
+def test_stability_tells_signal_from_noise() -> None:
+    prompts, features = made(600, 0)
+    labels, rng = prompts.labels, np.random.default_rng(1)
+    matrix = np.hstack([rng.normal(size=(600, 50)), features[:, :1]])
+    found = stability(matrix, labels, prompts.groups, k=3, seed=0)
+    assert found["always"] == 1 and found["chosen"]["50"] == 1.0
+    assert 0 < found["jaccard"] < 0.9
+
+
+def test_an_untrained_sae_has_the_l0_of_the_trained_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    acts = torch.randn(3000, 16, generator=generator) + 2
+    sae = untrained_like(
+        Sae("topk", {n: torch.randn(s, generator=generator) for n, s in SHAPES.items()}, k=5), acts, seed=0
+    )
+    again = torch.randn(3000, 16, generator=generator) + 2
+    assert (sae.encode(acts) > 0).sum(1).float().mean() == pytest.approx(5, abs=0.3)
+    assert (sae.encode(again) > 0).sum(1).float().mean() == pytest.approx(5, abs=0.5)
+
+
+SHAPES: dict[str, Any] = {"W_enc": (16, 64), "b_enc": 64, "W_dec": (64, 16), "b_dec": 16}
 
 
 @pytest.fixture
@@ -161,25 +316,34 @@ def store(tmp_path: Path) -> ActivationStore:
 
 def test_pooling_leaves_out_first_and_special_tokens(store: ActivationStore) -> None:
     rows = store.read().numpy()
-    features = pooled(store, ["c", "b", "a"], ["mean", "max", "last"])
+    features = pooled(store, ["c", "b", "a"], ["mean", "max", "last"], lambda x: {"dense": x})["dense"]
     np.testing.assert_allclose(features["mean"], [rows[7], rows[4:6].mean(0), rows[1:3].mean(0)])
     np.testing.assert_allclose(features["max"], [rows[7], rows[5], rows[2]])
     np.testing.assert_allclose(features["last"], [rows[7], rows[5], rows[2]])
 
 
 def test_encoded_features_are_sparse_and_pooled_after_encoding(store: ActivationStore) -> None:
-    def encode(x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x - 10)
+    def views(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"latents": torch.relu(x - 10), "dense": x}
 
-    features = pooled(store, ["a", "b"], ["mean"], encode)["mean"]
+    features = pooled(store, ["a", "b"], ["mean"], views, sparse_views=["latents"])
+    latents = features["latents"]["mean"]
     rows = store.read()
-    np.testing.assert_allclose(features.toarray(), np.stack([np.zeros(3), encode(rows[4:6]).mean(0).numpy()]))
-    assert features.nnz == 3
+    expected = np.stack([np.zeros(3), torch.relu(rows[4:6] - 10).mean(0).numpy()])
+    np.testing.assert_allclose(latents.toarray(), expected)
+    assert latents.nnz == 3
+    np.testing.assert_allclose(features["dense"]["mean"][1], rows[4:6].mean(0))
+
+
+def test_tokens_are_reduced_by_what_train_tokens_are_like(store: ActivationStore) -> None:
+    tokens = reduced_tokens(store, ["b", "a"])(np.array([1]))
+    assert tokens.prompt.tolist() == [1, 1, 0, 0], "usable tokens, in the order of the store"
+    assert tokens.x[:2].mean(0).abs().max() < 1e-4 and tokens.x[:2].square().mean() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_prompt_without_activations_is_told(store: ActivationStore) -> None:
     with pytest.raises(UserError, match="no activations of prompt zzz"):
-        pooled(store, ["a", "zzz"], ["mean"])
+        pooled(store, ["a", "zzz"], ["mean"], lambda x: {"dense": x})
 
 
 def test_a_damaged_shard_and_a_wrong_index_are_told(store: ActivationStore) -> None:
@@ -192,20 +356,42 @@ def test_a_damaged_shard_and_a_wrong_index_are_told(store: ActivationStore) -> N
         ActivationStore(store.folder.parent, "p")
 
 
-def test_the_judge_refuses_scores_of_other_prompts() -> None:
-    judge = Judge(
-        Truth(["a", "b"], np.array([True, False]), np.array(["a", "b"])), resamples=100, confidence=0.9, seed=0
-    )
-    assert judge.aligned(pa.table({"prompt_id": ["b", "a"], "score": [0.1, 0.9]})).tolist() == [0.9, 0.1]
-    with pytest.raises(UserError, match="not of the test prompts"):
-        judge.aligned(pa.table({"prompt_id": ["a", "c"], "score": [0.1, 0.9]}))
-
-
 def test_a_difference_is_paired() -> None:
-    test, features = part(400, 3)
-    judge = Judge(Truth(test.prompt_ids, test.labels, test.groups), resamples=300, confidence=0.95, seed=0)
+    prompts, features = made(400, 3)
+    judge = Judge(prompts.labels, prompts.groups, resamples=300, confidence=0.95, seed=0)
     score, noise = features[:, 0], features[:, 1]
     same = judge.difference(score, score)
     assert same["difference"] == same["low"] == same["high"] == 0 and same["p_value"] == 1
     better = judge.difference(score, noise)
     assert 0 < better["low"] < better["difference"] < better["high"] and better["p_value"] < 0.05
+
+
+def test_label_noise_is_that_which_was_put_in() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20_000), 2)
+    labels = np.repeat(rng.random(20_000) < 0.5, 2) ^ (rng.random(40_000) < 0.07)
+    found = label_noise(labels, groups)
+    assert found["pairs"] == 20_000 and found["error_rate"] == pytest.approx(0.07, abs=0.005)
+    assert label_noise(labels, np.arange(40_000))["error_rate"] == 0
+    three = label_noise(np.array([True, True, False]), np.array(["a"] * 3))
+    assert (three["pairs"], three["disagreeing"]) == (3, 2)
+
+
+def test_tfidf_of_counted_terms_is_scikit_learns() -> None:
+    texts = [row["prompt"] for row in sample_rows(400)]
+    prompts, _ = made(400, 0)
+    prompts = replace(prompts, texts=texts)
+    views = Texts(prompts)
+    train = np.flatnonzero(prompts.train)
+    common = {"sublinear_tf": True, "min_df": 2}
+    reference_union = FeatureUnion(
+        [
+            ("word", TfidfVectorizer(ngram_range=(1, 2), **common)),
+            ("char", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common)),
+        ]
+    ).fit([texts[row] for row in train])
+    ours = Tfidf(views.words).fit(views.counts[train])
+    names = [name.split(" ", 1)[1] for name in views.terms[np.concatenate(ours.columns_)]]
+    assert names == [name.split("__", 1)[1] for name in reference_union.get_feature_names_out()]
+    difference = ours.transform(views.counts) - reference_union.transform(texts)
+    assert abs(difference).max() < 1e-6

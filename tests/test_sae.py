@@ -72,11 +72,15 @@ def test_held_out_activations_are_reconstructed_with_the_asked_sparsity(name: st
     assert sum(count for _, count, _ in histogram) == 128
     assert histogram[0][:2] == ("dead", round(128 * metrics["dead_fraction"]))
     density = (latents > 0).double().mean(0)
-    assert histogram[-1][1] == (density >= 10**-0.25).sum() and histogram[-2][1] == (
-        (density >= 10**-0.5) & (density < 10**-0.25)
-    ).sum()
+    assert (
+        histogram[-1][1] == (density >= 10**-0.25).sum()
+        and histogram[-2][1] == ((density >= 10**-0.5) & (density < 10**-0.25)).sum()
+    )
     quantiles = measured.l0_quantiles()
-    assert quantiles[0] == (0, (latents > 0).sum(1).min()) and quantiles[-1] == (100, (latents > 0).sum(1).max())
+    assert quantiles[0] == (0, (latents > 0).sum(1).min().item()) and quantiles[-1] == (
+        100,
+        (latents > 0).sum(1).max().item(),
+    )
 
 
 def test_what_is_saved_is_what_was_trained(trained: Sae, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class DataParams(Section):
     revision: Annotated[str, Field(min_length=1)]
     split: Annotated[str, Field(min_length=1)]
     path: Annotated[str, Field(min_length=1)]
+    benign: Annotated[str, Field(min_length=1)]
     columns: Columns
     extra_columns: Literal["refuse", "drop"]
     clusters: Annotated[list[str], Field(min_length=2)]

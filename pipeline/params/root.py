@@ -16,11 +16,14 @@ from pipeline.params.model import ExtractParams, ModelParams, check_layers
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.params.sae import SaeParams
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
 
 class Params(Section):
     """All sections."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     data: DataParams
     filter: FilterParams
     split: SplitParams
@@ -32,6 +35,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"{PARAMS_FILE}: seeds = {self.seeds} is not allowed: name each seed once")
         for key, cluster in (("probe.target", self.probe.target), ("sae.target", self.sae.target)):
             if cluster >= len(self.data.clusters):
                 raise UserError(

@@ -1,75 +1,94 @@
 """The one judge: from the scores of all arms to metrics, intervals, paired differences and curves."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from pipeline.errors import UserError
 from pipeline.probes.bootstrap import group_resamples, interval, p_value
-from pipeline.probes.metrics import METRICS
+from pipeline.probes.metrics import BINS, METRICS, bin_of
 
-CURVE_POINTS = 200  # of a drawn curve
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is known of the judged prompts. labels (N) bool, groups (N): near-duplicate group."""
-
-    prompt_ids: list[str]
-    labels: np.ndarray
-    groups: np.ndarray
+CURVE_POINTS = 100  # of a drawn curve
 
 
 class Judge:
-    """Compares arms on one set of test prompts, with the same resamples for all of them."""
+    """Compares arms on one set of prompts, with the same resamples for all of them.
 
-    def __init__(self, truth: Truth, *, resamples: int, confidence: float, seed: int) -> None:
-        self.truth = truth
+    labels (N) bool, groups (N): near-duplicate group. Scores (N) are probabilities of the target.
+    """
+
+    def __init__(self, labels: np.ndarray, groups: np.ndarray, *, resamples: int, confidence: float, seed: int) -> None:
+        self.labels = labels
         self.confidence = confidence
-        self.plain = np.ones((1, len(truth.labels)), dtype=np.int64)
-        self.weights = group_resamples(truth.groups, resamples, seed)
+        self.plain = np.ones((1, len(labels)), dtype=np.int64)
+        self.weights = group_resamples(groups, resamples, seed)
 
-    def metrics(self, scores: np.ndarray) -> dict[str, float]:
-        """Each metric of an arm's scores (N), with `_low` and `_high` of its interval."""
+    def value(self, metric: str, scores: np.ndarray) -> float:
+        return float(METRICS[metric](self.labels, scores, self.plain)[0])
+
+    def metrics(self, scores: np.ndarray, names: Sequence[str], intervals: Sequence[str]) -> dict[str, float]:
+        """The named metrics of an arm's scores, those of `intervals` with `_low` and `_high`."""
         result = {}
-        for name, metric in METRICS.items():
-            result[name] = float(metric(self.truth.labels, scores, self.plain)[0])
-            resampled = metric(self.truth.labels, scores, self.weights)
-            result[f"{name}_low"], result[f"{name}_high"] = interval(resampled, self.confidence)
+        for name in names:
+            result[name] = self.value(name, scores)
+            if name in intervals:
+                resampled = METRICS[name](self.labels, scores, self.weights)
+                result[f"{name}_low"], result[f"{name}_high"] = interval(resampled, self.confidence)
         return result
 
     def difference(self, scores: np.ndarray, baseline: np.ndarray, metric: str = "auroc") -> dict[str, float]:
         """The paired difference of a metric, scores minus baseline, with interval and p-value."""
         function = METRICS[metric]
-        labels = self.truth.labels
-        resampled = function(labels, scores, self.weights) - function(labels, baseline, self.weights)
+        resampled = function(self.labels, scores, self.weights) - function(self.labels, baseline, self.weights)
         low, high = interval(resampled, self.confidence)
         return {
-            "difference": float(function(labels, scores, self.plain)[0] - function(labels, baseline, self.plain)[0]),
+            "difference": self.value(metric, scores) - self.value(metric, baseline),
             "low": low,
             "high": high,
             "p_value": p_value(resampled),
         }
 
-    def aligned(self, scores: pa.Table) -> np.ndarray:
-        """One arm's scores (N) in the order of the truth. Raise UserError unless they are of just these prompts."""
-        by_id = dict(zip(scores["prompt_id"].to_pylist(), scores["score"].to_pylist(), strict=True))
-        if by_id.keys() != set(self.truth.prompt_ids):
-            raise UserError("an arm's scores are not of the test prompts: run 'dvc repro' to score them again")
-        return np.array([by_id[prompt_id] for prompt_id in self.truth.prompt_ids])
-
     def roc(self, scores: np.ndarray) -> list[dict[str, float]]:
         """The ROC curve as rows of false and true positive rate."""
-        fpr, tpr, _ = roc_curve(self.truth.labels, scores)
+        fpr, tpr, _ = roc_curve(self.labels, scores)
         return _thinned("fpr", fpr, "tpr", tpr)
 
     def precision_recall(self, scores: np.ndarray) -> list[dict[str, float]]:
         """The precision-recall curve as rows of recall and precision."""
-        precision, recall, _ = precision_recall_curve(self.truth.labels, scores)
+        precision, recall, _ = precision_recall_curve(self.labels, scores)
         return _thinned("recall", recall[::-1], "precision", precision[::-1])
+
+    def reliability(self, scores: np.ndarray) -> list[dict[str, float]]:
+        """The reliability diagram: mean probability, share of targets and prompts of each bin that has any."""
+        rows = []
+        for number in range(BINS):
+            here = bin_of(scores) == number
+            if here.any():
+                rows.append(
+                    {
+                        "probability": round(float(scores[here].mean()), 4),
+                        "share_of_targets": round(float(self.labels[here].mean()), 4),
+                        "prompts": int(here.sum()),
+                    }
+                )
+        return rows
+
+
+def label_noise(labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """How often labels are wrong, from pairs of near-duplicates whose labels disagree.
+
+    If each label is flipped with probability e, independently, and near-duplicates should have the same, a share
+    2 e (1 - e) of the pairs disagrees; `error_rate` is that e. No classifier can be expected to be right more often
+    than 1 - e on such prompts.
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member)
+    targets = np.bincount(member, weights=labels)
+    pairs = float((sizes * (sizes - 1) / 2).sum())
+    disagreeing = float((targets * (sizes - targets)).sum())
+    share = disagreeing / pairs if pairs else 0.0
+    return {"pairs": pairs, "disagreeing": disagreeing, "error_rate": (1 - max(1 - 2 * share, 0.0) ** 0.5) / 2}
 
 
 def _thinned(x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 THRESHOLD = 0.5  # of the probability of the target, for F1 and accuracy
+BINS = 10  # of probabilities, for calibration
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -42,11 +43,46 @@ def accuracy(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.
     return _ratio(weights @ (labels == (scores >= THRESHOLD)), weights.sum(axis=1))
 
 
+def tpr_at_fpr(limit: float) -> Metric:
+    """The largest true positive rate of a threshold whose false positive rate is at most `limit`."""
+
+    def metric(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        positive, negative = (part[:, ::-1].cumsum(axis=1) for part in _by_score(labels, scores, weights))
+        allowed = negative <= limit * negative[:, -1:] + 1e-9
+        return _ratio((positive * allowed).max(axis=1), positive[:, -1])
+
+    return metric
+
+
+def brier(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean squared difference of probability and outcome (Brier 1950)."""
+    return _ratio(weights @ np.square(scores - labels), weights.sum(axis=1))
+
+
+def calibration_error(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Expected calibration error: over 10 bins of equal width, the mean |share of targets - mean probability|.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2.
+    """
+    bins = bin_of(scores)[:, None] == np.arange(BINS)
+    return _ratio(np.abs(weights @ (bins * (scores - labels)[:, None])).sum(axis=1), weights.sum(axis=1))
+
+
+def bin_of(scores: np.ndarray) -> np.ndarray:
+    """Which of the BINS each probability is in, (0, 0.1] and so on; 0 is in the first."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc,
     "average_precision": average_precision,
-    "f1": f1,
     "accuracy": accuracy,
+    "f1": f1,
+    "tpr_at_fpr_0.1%": tpr_at_fpr(0.001),
+    "tpr_at_fpr_1%": tpr_at_fpr(0.01),
+    "tpr_at_fpr_5%": tpr_at_fpr(0.05),
+    "brier": brier,
+    "calibration_error": calibration_error,
 }
 
 

@@ -1,6 +1,6 @@
 """From one vector a token to one vector a prompt."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,15 +20,17 @@ def pooled(
     store: ActivationStore,
     prompt_ids: Sequence[str],
     poolings: Sequence[str],
-    encode: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, Matrix]:
-    """Features (prompts, width) of the given prompts, in their order, for each pooling.
+    views: Callable[[Tensor], Mapping[str, Tensor]],
+    sparse_views: Collection[str] = (),
+) -> dict[str, dict[str, Matrix]]:
+    """Features (prompts, width) of the given prompts, in their order, for each view and pooling, in one pass.
 
     Args:
         poolings: `mean`, `max` and `last` of the usable tokens (not first, not special; a prompt without any
             is pooled over all its tokens).
-        encode: applied to the activations (tokens, d) before pooling, such as `Sae.encode`; the features are
-            then sparse, and no more than a few thousand tokens are ever dense at once.
+        views: makes of activations (tokens, d), float32, what is to be pooled: views by name, (tokens, width) each.
+        sparse_views: the views whose features are returned as sparse matrices; no more than a few thousand tokens
+            are ever dense at once.
 
     Raises: UserError when the store lacks a prompt.
     """
@@ -39,22 +41,27 @@ def pooled(
     wanted = np.zeros(len(store.prompt_ids), dtype=bool)
     wanted[[place[prompt_id] for prompt_id in prompt_ids]] = True
 
-    pieces: dict[str, list[Matrix]] = {pooling: [] for pooling in poolings}
+    pieces: dict[str, dict[str, list[Matrix]]] = {}
     order: list[int] = []
     with progress(len(prompt_ids), "pooling", "prompt") as bar:
         for start, end, rows in store.prompts():
             for numbers, chunk, starts in _chunks(store, start, end, rows, wanted):
-                states = chunk.float()
-                states = states if encode is None else encode(states)
-                for pooling in poolings:
-                    features = _POOLINGS[pooling](states.numpy(), starts)
-                    pieces[pooling].append(features if encode is None else sparse.csr_array(features))
+                for view, states in views(chunk.float()).items():
+                    by_pooling = pieces.setdefault(view, {pooling: [] for pooling in poolings})
+                    for pooling in poolings:
+                        features = _POOLINGS[pooling](states.numpy(), starts)
+                        by_pooling[pooling].append(sparse.csr_array(features) if view in sparse_views else features)
                 order.extend(numbers)
                 bar.update(len(numbers))
     row_of = {number: row for row, number in enumerate(order)}
     rows_wanted = [row_of[place[prompt_id]] for prompt_id in prompt_ids]
-    stack = np.concatenate if encode is None else _stack_sparse
-    return {pooling: stack(parts)[rows_wanted] for pooling, parts in pieces.items()}
+    return {
+        view: {
+            pooling: (_stack_sparse if view in sparse_views else np.concatenate)(parts)[rows_wanted]
+            for pooling, parts in by_pooling.items()
+        }
+        for view, by_pooling in pieces.items()
+    }
 
 
 def _chunks(

@@ -1,5 +1,7 @@
-"""What an arm leaves behind: its scores on test prompts, and its probe."""
+"""What arms leave behind: their scores of test prompts, and their classifiers."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,65 +10,99 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save_file
 
-from pipeline import paths
-from pipeline.files import read_table, replacing, write_json, write_table
+from pipeline.files import replacing, write_json, write_table
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.fit import Probe
-from pipeline.probes.task import Part, balanced_task
+from pipeline.probes.arms import AnyArm
+from pipeline.probes.arms.base import Scored
+from pipeline.probes.fit import Fitting, folds_of
+from pipeline.probes.processes import in_processes
+from pipeline.probes.read import prompts_of
+from pipeline.probes.task import FULL, Prompts, tasks
+from pipeline.progress import progress
 
 SCORES_SCHEMA = pa.schema(
     [
         ("setting", pa.string()),
+        ("draw", pa.int64()),
         ("point", pa.string()),  # 'text' for arms that read no activations
         ("arm", pa.string()),
         ("seed", pa.int64()),
-        ("split", pa.string()),
+        ("split", pa.string()),  # test or benign
         ("prompt_id", pa.string()),
-        ("score", pa.float64()),  # probability of the target
+        ("score", pa.float32()),  # probability of the target
     ]
 )
 
 
-def read_task(params: ProbeParams, seed: int) -> tuple[Part, Part]:
-    """The train and test part of the task that all arms share, from the files of filter and split."""
-    return balanced_task(
-        read_table(paths.PROMPTS),
-        read_table(paths.SPLITS),
-        target=params.target,
-        negatives=params.negatives,
-        min_class_prompts=params.min_class_prompts,
-        seed=seed,
-    )
+def fit_arms(
+    arms: Sequence[AnyArm],
+    views: Callable[[Prompts], Any],
+    params: ProbeParams,
+    seeds: Sequence[int],
+    *,
+    point: str,
+    folder: Path,
+    suffix: str = "",
+) -> pa.Table:
+    """Fit arms in every setting and with every seed; return their scores of the test and the harmless prompts.
 
-
-def score(probe: Probe, features: Any, test: Part, *, point: str, arm: str, seed: int) -> pa.Table:
-    """The probe's scores on the test part, one row a prompt; `features` maps poolings to test features."""
-    scores = probe.pipeline.predict_proba(features[probe.choices["pooling"]])[:, 1]
-    count = len(test.prompt_ids)
-    constants = [[value] * count for value in ("balanced", point, arm, seed, "test")]
-    return pa.table([*constants, test.prompt_ids, scores], schema=SCORES_SCHEMA)
-
-
-def write_scores(path: Path, tables: list[pa.Table]) -> None:
-    write_table(path, pa.concat_tables(tables))
-
-
-def write_probe(folder: Path, probe: Probe, extra: dict[str, Any] | None = None) -> None:
-    """Write `probe.json` (choices) and `probe.safetensors`: coefficient (width), intercept, and the scaling.
-
-    The logit of features x is coefficient . ((x - offset) / scale) + intercept.
+    Args:
+        views: makes of the prompts what the arms' features are made of.
+        folder: where the classifiers of the balanced setting and the first seed are written, one folder an arm.
+        suffix: put after the arms' names in the scores.
     """
-    regression = probe.pipeline["probe"]
-    coefficient = regression.coef_[0]
-    prepare = probe.pipeline["prepare"]
-    scale = getattr(prepare, "scale_", None)
-    offset = getattr(prepare, "mean_", None)
-    tensors = {
-        "coefficient": coefficient,
-        "intercept": regression.intercept_,
-        "scale": np.ones_like(coefficient) if scale is None else scale,
-        "offset": np.zeros_like(coefficient) if offset is None else offset,
-    }
-    with replacing(folder / "probe.safetensors") as temporary:
-        save_file({name: torch.tensor(value, dtype=torch.float64) for name, value in tensors.items()}, temporary)
-    write_json(folder / "probe.json", probe.choices | (extra or {}))
+    tables = []
+    for seed in seeds:
+        prompts = prompts_of(params, seed)
+        scored_rows = np.flatnonzero(~prompts.train)
+        ids = pa.array([prompts.ids[row] for row in scored_rows])
+        sides = pa.array(prompts.sides[scored_rows])
+        for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, params, seed, point):
+            if setting == FULL and seed == seeds[0]:
+                _write_classifier(folder / arm, scored.choices, scored.weights)
+            constants = [pa.repeat(value, len(ids)) for value in (setting, draw, point, arm + suffix, seed)]
+            columns = [*constants, sides, ids, pa.array(scored.probabilities[scored_rows])]
+            tables.append(pa.table(columns, names=SCORES_SCHEMA.names).cast(SCORES_SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def _all(
+    arms: Sequence[AnyArm], views: Any, prompts: Prompts, params: ProbeParams, seed: int, point: str
+) -> Iterator[tuple[tuple[str, int, str], Scored]]:
+    """Every arm in every setting, as many at a time as there are processors; in the same order in any case."""
+    every = list(
+        tasks(
+            prompts,
+            params.negatives,
+            params.min_class_prompts,
+            scarce=params.scarce,
+            draws=params.draws,
+            noise=params.noise,
+        )
+    )
+    how = Fitting(params.c_grid, params.folds, seed)
+    every = [replace(task, splits=folds_of(task, prompts.groups, how)) for task in every]
+    jobs = [(task, arm) for task in every for arm in arms if arm.is_for(task)]
+
+    def job(number: int) -> list[tuple[str, Scored]]:
+        task, arm = jobs[number]
+        return list(arm.scores(views, task, prompts.groups, how))
+
+    with progress(len(jobs), f"probes at {point}", "fit") as bar:
+        for (task, arm), scored in zip(jobs, in_processes(job, len(jobs)), strict=True):
+            bar.set_postfix(arm=arm.name, setting=task.setting, refresh=False)
+            bar.update()
+            for name, each in scored:
+                yield (task.setting, task.draw, name), each
+
+
+def write_scores(path: Path, table: pa.Table) -> None:
+    write_table(path, table)
+
+
+def _write_classifier(folder: Path, choices: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+    """Write `probe.json` (choices) and, where there are weights, `probe.safetensors` (float64)."""
+    if weights:
+        with replacing(folder / "probe.safetensors") as temporary:
+            save_file({name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}, temporary)
+    write_json(folder / "probe.json", dict(choices))

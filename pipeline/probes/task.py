@@ -1,6 +1,7 @@
-"""The balanced classification task that every arm gets: the same prompts, labels and folds."""
+"""What is to be learned from which prompts: the tasks that every arm gets."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,73 +11,158 @@ from pipeline.errors import UserError
 from pipeline.prompts.draw import draw_key
 
 Negatives = Literal["even", "natural"]
+FULL = "balanced"
+NO_CLUSTER = -1  # of harmless prompts
 
 
 @dataclass(frozen=True)
-class Part:
-    """One side of the task. labels: bool (N), true for the target; groups: near-duplicate group of each prompt."""
+class Prompts:
+    """All prompts (N), by id. Arms make features of all of them; tasks say which of them to learn from.
 
-    prompt_ids: list[str]
-    prompts: list[str]
-    labels: np.ndarray
+    sources, clusters, groups (N): near-duplicate group; sides (N): train, test or benign; seed: of the split, and of
+    every draw from it.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    sources: np.ndarray
+    clusters: np.ndarray
     groups: np.ndarray
+    sides: np.ndarray
+    target: int
+    seed: int
+
+    @property
+    def train(self) -> np.ndarray:
+        """Bool (N)."""
+        return np.asarray(self.sides == "train")
+
+    @property
+    def test(self) -> np.ndarray:
+        """Bool (N)."""
+        return np.asarray(self.sides == "test")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Whether a prompt is of the target cluster, bool (N)."""
+        return np.asarray(self.clusters == self.target)
 
 
-def balanced_task(
-    prompts: pa.Table,
-    splits: pa.Table,
-    *,
-    target: int,
-    negatives: Negatives,
-    min_class_prompts: int,
-    seed: int,
-) -> tuple[Part, Part]:
-    """The train and test part: all prompts of cluster `target`, and as many others.
+@dataclass(frozen=True)
+class Task:
+    """One training set. train: rows of Prompts (n), none of them of test; labels: bool (n), what is learned; splits:
+    its folds, as places within train, inside and outside of each."""
+
+    setting: str
+    draw: int
+    train: np.ndarray
+    labels: np.ndarray
+    splits: list[tuple[np.ndarray, np.ndarray]] | None = None
+
+
+def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, target: int, seed: int) -> Prompts:
+    """All prompts of train and test of the split that `seed` made, and the harmless ones.
 
     Args:
-        prompts: columns prompt_id, prompt, cluster; splits: prompt_id, group, split.
+        prompts: columns prompt_id, prompt, source, cluster; splits: prompt_id, group, split, or split_SEED;
+            benign: prompt_id, prompt, source.
+
+    Raises: UserError when a group, or a text, is on both sides.
+    """
+    column = "split" if f"split_{seed}" not in splits.column_names else f"split_{seed}"
+    side_of = {row["prompt_id"]: row for row in splits.to_pylist()}
+    rows = sorted(prompts.to_pylist(), key=lambda row: row["prompt_id"])
+    sides: dict[tuple[str, str], str] = {}
+    for row in rows:
+        side = side_of[row["prompt_id"]][column]
+        for what, value in (("group", side_of[row["prompt_id"]]["group"]), ("text", row["prompt"])):
+            if sides.setdefault((what, value), side) != side:
+                raise UserError(
+                    f"prompt {row['prompt_id']} of {side} has the {what} of one on the other side of the split: "
+                    "run 'dvc repro' to split again"
+                )
+    harmless = sorted(benign.to_pylist(), key=lambda row: row["prompt_id"])
+    both = rows + harmless
+    return Prompts(
+        [row["prompt_id"] for row in both],
+        [row["prompt"] for row in both],
+        np.array([row["source"] for row in both]),
+        np.array([row["cluster"] for row in rows] + [NO_CLUSTER] * len(harmless)),
+        np.array([side_of[row["prompt_id"]]["group"] for row in rows] + [row["prompt_id"] for row in harmless]),
+        np.array([side_of[row["prompt_id"]][column] for row in rows] + ["benign"] * len(harmless)),
+        target,
+        seed,
+    )
+
+
+def balanced(prompts: Prompts, side: Literal["train", "test"], negatives: Negatives, fewest: int) -> np.ndarray:
+    """Rows of one side: all prompts of the target, and as many others; ascending.
+
+    Args:
         negatives: `even` draws the others evenly over their clusters (a cluster with too few gives all it has,
             the rest is made up by the others), `natural` in proportion to them.
-        min_class_prompts: fewest prompts that a class may have in a part.
+        fewest: prompts that a class must have.
 
-    Raises: UserError when a class has too few prompts.
+    Raises: UserError when a class has fewer.
     """
-    side_of = {row["prompt_id"]: row for row in splits.to_pylist()}
-    rows = [row | side_of[row["prompt_id"]] for row in prompts.to_pylist()]
-    train, test = (
-        _balanced([row for row in rows if row["split"] == side], side, target, negatives, min_class_prompts, seed)
-        for side in ("train", "test")
-    )
-    return train, test
-
-
-def _balanced(rows: list[dict[str, Any]], side: str, target: int, negatives: Negatives, fewest: int, seed: int) -> Part:
-    rows = sorted(rows, key=lambda row: draw_key(seed, "balance", row["prompt_id"]))
-    positive = [row for row in rows if row["cluster"] == target]
-    others = [row for row in rows if row["cluster"] != target]
+    here = np.flatnonzero(prompts.sides == side)
+    here = here[np.argsort([draw_key(prompts.seed, "balance", prompts.ids[row]) for row in here], kind="stable")]
+    positive, others = here[prompts.labels[here]], here[~prompts.labels[here]]
     size = min(len(positive), len(others))
     if size < fewest:
-        scarce = f"{len(positive)} prompts of cluster {target} and {len(others)} others"
+        scarce = f"{len(positive)} prompts of cluster {prompts.target} and {len(others)} others"
         raise UserError(
             f"the {side} part has {scarce}; probe.min_class_prompts = {fewest} of each are needed: "
             "use more data, raise filter.max_prompts, or choose another probe.target"
         )
     if negatives == "even":
-        others = _evenly(others)
-    chosen = sorted(positive[:size] + others[:size], key=lambda row: row["prompt_id"])
-    return Part(
-        [row["prompt_id"] for row in chosen],
-        [row["prompt"] for row in chosen],
-        np.array([row["cluster"] == target for row in chosen]),
-        np.array([row["group"] for row in chosen]),
-    )
+        others = _evenly(others, prompts.clusters)
+    return np.sort(np.concatenate([positive[:size], others[:size]]))
 
 
-def _evenly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Reorder so that every beginning of the list is as even over clusters as can be: round after round, one each."""
-    rounds: list[tuple[int, int]] = []
-    seen: dict[int, int] = {}
+def tasks(
+    prompts: Prompts, negatives: Negatives, fewest: int, *, scarce: Sequence[int], draws: int, noise: Sequence[float]
+) -> Iterator[Task]:
+    """The balanced task, and what makes it harder.
+
+    `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
+    flipped. `without_SOURCE`: no train prompts of that source, on whose test prompts it is to be judged. Sizes that
+    train does not have, and sources without `fewest` train prompts of each class beside them, are left out.
+    """
+    train = balanced(prompts, "train", negatives, fewest)
+    labels = prompts.labels[train]
+    yield Task(FULL, 0, train, labels)
+    for size in scarce:
+        for draw in range(draws if size < len(train) else 0):
+            keys = [draw_key(prompts.seed, f"scarce {size} {draw}", prompts.ids[row]) for row in train]
+            order = np.argsort(keys, kind="stable")
+            halves = [order[labels[order] == label][: size // 2] for label in (True, False)]
+            chosen = np.sort(np.concatenate(halves))
+            yield Task(f"scarce_{size}", draw, train[chosen], labels[chosen])
+    for share in noise:
+        keys = [draw_key(prompts.seed, "noise", prompts.ids[row]) for row in train]
+        flipped = labels.copy()
+        first = np.argsort(keys, kind="stable")[: round(share * len(train))]
+        flipped[first] = ~flipped[first]
+        yield Task(f"noise_{share:.0%}".rstrip("%"), 0, train, flipped)
+    for source in sorted(set(prompts.sources[prompts.train])):
+        kept = prompts.sources[train] != source
+        judged = prompts.test & (prompts.sources == source)
+        if min(np.bincount(labels[kept], minlength=2)) >= fewest and len(set(prompts.labels[judged])) == 2:
+            yield Task(f"without_{source}", 0, train[kept], labels[kept])
+
+
+def shuffled(task: Task, seed: int) -> Task:
+    """The task with its labels permuted: whatever is fitted on it must score test at chance."""
+    return replace(task, labels=np.random.default_rng(seed).permutation(task.labels), splits=None)
+
+
+def _evenly(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Reorder so that every beginning of the rows is as even over clusters as can be: round after round, one each."""
+    seen: dict[Any, int] = {}
+    rounds = []
     for row in rows:
-        seen[row["cluster"]] = seen.get(row["cluster"], 0) + 1
-        rounds.append((seen[row["cluster"]], row["cluster"]))
-    return [rows[index] for index in sorted(range(len(rows)), key=lambda index: rounds[index])]
+        cluster = clusters[row]
+        seen[cluster] = seen.get(cluster, 0) + 1
+        rounds.append((seen[cluster], cluster))
+    return rows[sorted(range(len(rows)), key=lambda place: rounds[place])]

@@ -58,6 +58,17 @@ def clean(
     }
 
 
+def clean_benign(raw: pa.Table, prompts: pa.Table, min_chars: int) -> pa.Table:
+    """Harmless prompts of at least `min_chars`, one of each text and none that is among `prompts`, by prompt_id."""
+    seen = set(prompts["prompt"].to_pylist())
+    kept = []
+    for row in sorted(raw.to_pylist(), key=lambda row: row["prompt_id"]):
+        if len(row["prompt"]) >= min_chars and row["prompt"].strip() and row["prompt"] not in seen:
+            seen.add(row["prompt"])
+            kept.append(row)
+    return pa.Table.from_pylist(kept, schema=raw.schema)
+
+
 def _stratified_sample(rows: list[dict[str, Any]], size: int, seed: int) -> list[dict[str, Any]]:
     """`size` of the rows with each (cluster, source) in proportion, by largest remainders."""
     strata: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)

@@ -10,27 +10,23 @@ from pipeline.report.style import PALETTE, line_look, save_figure
 Curves = dict[str, tuple[list[float], list[float]]]  # arm -> x, y
 
 
-def draw_roc(path: Path, curves: Curves) -> None:
-    """ROC curves of the arms."""
+def draw_curves(
+    path: Path, curves: Curves, *, x: str, y: str, title: str, diagonal: bool = False, log: bool = False
+) -> None:
+    """One line an arm. x, y: what the axes show; diagonal: draw it as well; log: a logarithmic x axis, base 2."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-        _draw_curves(axes, curves)
-        axes.set(
-            xlabel="false positive rate",
-            ylabel="true positive rate",
-            title="ROC on the balanced test prompts",
-        )
-
-    save_figure(path, draw, height=5.5)
-
-
-def draw_precision_recall(path: Path, curves: Curves) -> None:
-    """Precision-recall curves of the arms."""
-
-    def draw(axes: Axes) -> None:
-        _draw_curves(axes, curves)
-        axes.set(xlabel="recall", ylabel="precision", title="Precision and recall on the balanced test prompts")
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+        marker = "o" if log else None
+        for index, (arm, (xs, ys)) in enumerate(curves.items()):
+            axes.plot(xs, ys, label=arm, linewidth=1.4, marker=marker, markersize=3, **line_look(index))  # type: ignore[arg-type]
+        if log:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+        if curves:
+            axes.legend(frameon=False, fontsize=8)
+        axes.set(xlabel=x, ylabel=y, title=title)
 
     save_figure(path, draw, height=5.5)
 
@@ -47,9 +43,3 @@ def draw_arms(path: Path, arms: list[dict[str, Any]], confidence: float) -> None
         axes.set(xlabel=f"AUROC with {confidence:.0%} interval", title="How well each arm detects the target")
 
     save_figure(path, draw, height=1.5 + 0.35 * len(arms))
-
-
-def _draw_curves(axes: Axes, curves: Curves) -> None:
-    for index, (arm, (x, y)) in enumerate(curves.items()):
-        axes.plot(x, y, label=arm, linewidth=1.4, **line_look(index))  # type: ignore[arg-type]
-    axes.legend(frameon=False, fontsize=8)

@@ -122,7 +122,7 @@ class TopK(Architecture):
         if pre_BL.dtype not in HALF:
             latents = top_latents(pre_BL, self.k).sort(dim=1).values
             return Active.of_rows(latents, self.width), pre_BL.gather(1, latents).reshape(-1)
-        wide = top_latents(pre_BL, min(self.k + self.k // 8 + 4, self.width))
+        wide = top_latents(pre_BL, min(self.k + max(self.k // 8, 4), self.width))
         candidates = Active.of_rows(wide, self.width)
         values = exact(candidates).view(wide.shape)
         values, best = values.topk(self.k, dim=1, sorted=False)

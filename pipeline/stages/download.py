@@ -29,7 +29,9 @@ def main() -> None:
         data.extra_columns,
         origin,
     )
+    benign = _benign(Path(data.benign), data.max_prompt_chars)
     write_table(paths.RAW_PROMPTS, raw)
+    write_table(paths.RAW_BENIGN, benign)
     write_metrics(
         paths.METRICS / "download.json",
         {
@@ -37,11 +39,22 @@ def main() -> None:
             "origin": origin,
             "commit": commit,
             "rows": raw.num_rows,
+            "benign_rows": benign.num_rows,
             "rows_by_cluster": {
                 name: raw["cluster"].to_pylist().count(cluster) for cluster, name in enumerate(data.clusters)
             },
         },
     )
+
+
+def _benign(path: Path, max_prompt_chars: int) -> pa.Table:
+    """The harmless prompts: columns prompt_id, prompt, source."""
+    table = load_local_prompts(path)
+    table = (
+        table.append_column("cluster", pa.array([0] * table.num_rows)) if "cluster" not in table.column_names else table
+    )
+    columns = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
+    return to_raw_table(table, columns, 1, max_prompt_chars, "drop", path.name).drop_columns("cluster")
 
 
 def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:

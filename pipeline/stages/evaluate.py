@@ -1,57 +1,50 @@
 """Stage evaluate: the one judge of all arms' scores, with intervals and paired differences."""
 
-import csv
-import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from pipeline import paths
 from pipeline.cli import run_stage
-from pipeline.files import read_json, read_table, write_metrics, write_text
+from pipeline.files import read_json, read_table, write_metrics, write_rows
 from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
-from pipeline.probes.judge import Judge, Truth
-from pipeline.probes.results import read_task
+from pipeline.probes.evaluation import Evaluation
+from pipeline.probes.read import choices_of, prompts_of
 
-Arms = dict[str, dict[str, np.ndarray]]  # point -> arm -> scores (N)
+STABLE_ARM = "sae_k16"
+CURVES = {  # and their columns
+    "roc": ("arm", "fpr", "tpr"),
+    "precision_recall": ("arm", "recall", "precision"),
+    "reliability": ("arm", "probability", "share_of_targets", "prompts"),
+    "k_frontier": ("point", "arm", "k", "auroc", "auroc_low", "auroc_high"),
+    "scarcity": ("arm", "train_prompts", "auroc"),
+    "noise": ("arm", "percent_flipped", "auroc"),
+}
 
 
 def main() -> None:
-    seed = read("seed", int)
-    probe = read("probe", ProbeParams)
+    params = read("probe", ProbeParams)
+    seeds = read("seeds", list[int])
     points, variants = read("extract.points", list[str]), read("sae.train", list[str])
-    evaluate = read("evaluate", EvaluateParams)
+    how = read("evaluate", EvaluateParams)
     _remove_stale(points, variants)
-    _, test = read_task(probe, seed)
-    judge = Judge(Truth(test.prompt_ids, test.labels, test.groups), **evaluate.model_dump(), seed=seed)
-    arms = _read_scores(judge, points, variants)
-    baseline = arms["text"]["tfidf"]
-
-    results: dict[str, Any] = {
-        point: {arm: judge.metrics(scores) for arm, scores in by_arm.items()} for point, by_arm in arms.items()
-    }
-    for point in points:
-        for variant in variants:
-            results[point][f"sae_{variant}"]["minus_dense"] = judge.difference(
-                arms[point][f"sae_{variant}"], arms[point]["dense"]
-            )
-        for arm in ("dense", *(f"sae_{variant}" for variant in variants)):
-            results[point][arm]["minus_tfidf"] = judge.difference(arms[point][arm], baseline)
-    write_metrics(paths.METRICS / "probes.json", {"balanced": results})
-    write_metrics(
-        paths.METRICS / "summary.json",
-        _summary(judge, arms, results, points, variants) | _counts(test.labels),
+    evaluation = Evaluation(
+        pa.concat_tables(_scores(points, variants)),
+        {seed: prompts_of(params, seed) for seed in seeds},
+        negatives=params.negatives,
+        fewest=params.min_class_prompts,
+        variants=variants,
+        **how.model_dump(),
     )
-    _write_curve("roc", ("fpr", "tpr"), {_name(p, a): judge.roc(s) for p, by in arms.items() for a, s in by.items()})
-    _write_curve(
-        "precision_recall",
-        ("recall", "precision"),
-        {_name(p, a): judge.precision_recall(s) for p, by in arms.items() for a, s in by.items()},
-    )
+    results = evaluation.results() | {"stability": _stability(points, variants)}
+    write_metrics(paths.METRICS / "probes.json", results)
+    write_metrics(paths.METRICS / "summary.json", _summary(evaluation, results, points, variants))
+    for name, columns in CURVES.items():
+        write_rows(paths.PLOTS / f"{name}.csv", columns, getattr(evaluation, name)())
 
 
 def _remove_stale(points: list[str], variants: list[str]) -> None:
@@ -61,7 +54,8 @@ def _remove_stale(points: list[str], variants: list[str]) -> None:
     would tell two equal runs apart.
     """
     by_point = [paths.SCORES / "dense", paths.PROBES / "dense"]
-    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS, paths.PLOTS)]
+    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
+    by_point_and_variant += [paths.PLOTS / name for name in ("sae", "sae_density", "sae_l0")]
     for folder in by_point + by_point_and_variant:
         _keep(folder, points)
     for folder in by_point_and_variant:
@@ -79,66 +73,69 @@ def _keep(folder: Path, names: list[str]) -> None:
             entry.unlink()
 
 
-def _read_scores(judge: Judge, points: list[str], variants: list[str]) -> Arms:
+def _scores(points: list[str], variants: list[str]) -> Iterator[pa.Table]:
     """The scores of every arm that params.yaml asks for."""
-    files = [paths.SCORES / "text.parquet"]
-    files += [paths.SCORES / "dense" / f"{point}.parquet" for point in points]
-    files += [paths.SCORES / "sae" / point / f"{variant}.parquet" for point in points for variant in variants]
-    arms: Arms = {}
-    for file in files:
-        table = read_table(file)
-        for point, arm in sorted(set(zip(table["point"].to_pylist(), table["arm"].to_pylist(), strict=True))):
-            rows = table.filter((pc.field("point") == point) & (pc.field("arm") == arm))
-            arms.setdefault(point, {})[arm] = judge.aligned(rows)
-    return arms
+    yield read_table(paths.SCORES / "text.parquet")
+    for point in points:
+        yield read_table(paths.SCORES / "dense" / f"{point}.parquet")
+        for variant in variants:
+            yield read_table(paths.SCORES / "sae" / point / f"{variant}.parquet")
 
 
-def _summary(
-    judge: Judge, arms: Arms, results: dict[str, Any], points: list[str], variants: list[str]
-) -> dict[str, Any]:
+def _stability(points: list[str], variants: list[str]) -> dict[str, Any]:
+    """How much the latents of the k-sparse SAE probes depend on which prompts were drawn."""
+    found: dict[str, Any] = {}
+    for point in points:
+        for variant in variants:
+            stability = choices_of(paths.PROBES / "sae" / point / variant / STABLE_ARM)["stability"]
+            found.setdefault(point, {})[variant] = {name: stability[name] for name in ("k", "jaccard", "always")}
+    return found
+
+
+def _summary(evaluation: Evaluation, results: dict[str, Any], points: list[str], variants: list[str]) -> dict[str, Any]:
     """The headline: the best dense and the best SAE probe by cross-validation inside train, and their difference."""
 
     def cv_auroc(*folders: str) -> float:
-        return float(read_json(paths.PROBES.joinpath(*folders) / "probe.json")["cv_auroc"])
+        return float(choices_of(paths.PROBES.joinpath(*folders))["cv_auroc"])
 
     dense = max(points, key=lambda point: cv_auroc("dense", point, "dense"))
-    sae = max(
+    point, variant = max(
         ((point, variant) for point in points for variant in variants),
-        key=lambda item: cv_auroc("sae", *item),
+        key=lambda item: cv_auroc("sae", *item, "sae"),
     )
-    sae_arm = f"sae_{sae[1]}"
-    reconstruction = read_json(paths.METRICS / "sae" / sae[0] / f"{sae[1]}.json")["held_out"]
+    arm = f"sae_{variant}"
+    balanced = results["balanced"]
+    reconstruction = read_json(paths.METRICS / "sae" / point / f"{variant}.json")["held_out"]
+    without = {
+        name.removeprefix("without_"): by_point for name, by_point in results.items() if name.startswith("without_")
+    }
+
+    def mean_without(at: str, of: str) -> float | None:
+        values = [by_point[at][of]["auroc"] for by_point in without.values()]
+        return sum(values) / len(values) if values else None
+
     return {
-        "tfidf_auroc": results["text"]["tfidf"]["auroc"],
+        "tfidf_auroc": balanced["text"]["tfidf"]["auroc"],
         "dense_point": dense,
-        "dense_auroc": results[dense]["dense"]["auroc"],
-        "sae_point": sae[0],
-        "sae_variant": sae[1],
-        "sae_auroc": results[sae[0]][sae_arm]["auroc"],
-        "sae_minus_dense": judge.difference(arms[sae[0]][sae_arm], arms[dense]["dense"]),
-        "dense_minus_tfidf": results[dense]["dense"]["minus_tfidf"],
-        "sae_minus_tfidf": results[sae[0]][sae_arm]["minus_tfidf"],
+        "dense_auroc": balanced[dense]["dense"]["auroc"],
+        "sae_point": point,
+        "sae_variant": variant,
+        "sae_auroc": balanced[point][arm]["auroc"],
+        "sae_minus_dense": evaluation.difference((point, arm), (dense, "dense")),
+        "dense_minus_tfidf": balanced[dense]["dense"]["minus_tfidf"],
+        "sae_minus_tfidf": balanced[point][arm]["minus_tfidf"],
+        "left_out_sources": {
+            "sources": len(without),
+            "tfidf_auroc": mean_without("text", "tfidf"),
+            "dense_auroc": mean_without(dense, "dense"),
+            "sae_auroc": mean_without(point, arm),
+        },
         "sae_fvu": reconstruction["fvu"],
         "sae_l0": reconstruction["l0"],
         "sae_dead_fraction": reconstruction["dead_fraction"],
+        **evaluation.counts(),
+        "warnings": evaluation.warnings(),
     }
-
-
-def _counts(labels: np.ndarray) -> dict[str, int]:
-    return {"test_prompts": len(labels), "test_targets": int(labels.sum())}
-
-
-def _name(point: str, arm: str) -> str:
-    return arm if point == "text" else f"{arm} @ {point}"
-
-
-def _write_curve(name: str, columns: tuple[str, str], curves: dict[str, list[dict[str, float]]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("arm", *columns), lineterminator="\n")
-    writer.writeheader()
-    for arm, rows in curves.items():
-        writer.writerows({"arm": arm} | row for row in rows)
-    write_text(paths.PLOTS / f"{name}.csv", text.getvalue())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline import paths
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extract import extract
@@ -21,7 +23,8 @@ def main() -> None:
     params = read("extract", ExtractParams)
     lock = ModelLock.read(paths.MODEL_LOCK)
     check_layers(params, lock.layers)
-    prompts = read_table(paths.PROMPTS)
+    columns = ["prompt_id", "prompt"]
+    prompts = pa.concat_tables([read_table(path, columns) for path in (paths.PROMPTS, paths.BENIGN)])
     directory = lock.locate()
     points = params.parsed_points()
     tokenizer = load_tokenizer(directory)

@@ -5,15 +5,16 @@ from pipeline.cli import run_stage
 from pipeline.files import read_table, write_metrics, write_table
 from pipeline.params.base import read
 from pipeline.params.data import FilterParams
-from pipeline.prompts.clean import clean
+from pipeline.prompts.clean import clean, clean_benign
 
 
 def main() -> None:
-    table, counts = clean(
-        read_table(paths.RAW_PROMPTS), **read("filter", FilterParams).model_dump(), seed=read("seed", int)
-    )
+    params = read("filter", FilterParams)
+    table, counts = clean(read_table(paths.RAW_PROMPTS), **params.model_dump(), seed=read("seed", int))
+    benign = clean_benign(read_table(paths.RAW_BENIGN), table, params.min_chars)
     write_table(paths.PROMPTS, table)
-    write_metrics(paths.METRICS / "filter.json", counts)
+    write_table(paths.BENIGN, benign)
+    write_metrics(paths.METRICS / "filter.json", counts | {"benign_kept": benign.num_rows})
 
 
 if __name__ == "__main__":

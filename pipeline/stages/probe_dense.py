@@ -1,39 +1,30 @@
-"""Stage probe_dense: a linear probe on the raw activations at one point, and one on shuffled labels."""
+"""Stage probe_dense: the probes on the raw activations at one point."""
 
-from sklearn.preprocessing import StandardScaler
+from typing import Any
 
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.cli import run_stage
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.fit import fit_probe, shuffled
+from pipeline.probes.arms import DENSE
 from pipeline.probes.pooling import pooled
-from pipeline.probes.results import read_task, score, write_probe, write_scores
+from pipeline.probes.results import fit_arms, write_scores
+from pipeline.probes.task import Prompts
+from pipeline.probes.tokens import reduced_tokens
 
 
 def main(point: str) -> None:
     params = read("probe", ProbeParams)
-    seed = read("seed", int)
-    train, test = read_task(params, seed)
     store = ActivationStore(paths.ACTIVATIONS, point)
-    train_features = pooled(store, train.prompt_ids, params.poolings)
-    test_features = pooled(store, test.prompt_ids, params.poolings)
 
-    tables = []
-    for arm, labelled in (("dense", train), ("dense_shuffled", shuffled(train, seed))):
-        probe = fit_probe(
-            train_features,
-            StandardScaler(),
-            labelled,
-            c_grid=params.c_grid,
-            folds=params.folds,
-            seed=seed,
-            name=f"{arm} at {point}",
-        )
-        write_probe(paths.PROBES / "dense" / point / arm, probe)
-        tables.append(score(probe, test_features, test, point=point, arm=arm, seed=seed))
-    write_scores(paths.SCORES / "dense" / f"{point}.parquet", tables)
+    def views(prompts: Prompts) -> dict[str, Any]:
+        features = pooled(store, prompts.ids, params.poolings, lambda x: {"dense": x})
+        return {**features, "tokens": reduced_tokens(store, prompts.ids)}
+
+    folder = paths.PROBES / "dense" / point
+    table = fit_arms(DENSE, views, params, read("seeds", list[int]), point=point, folder=folder)
+    write_scores(paths.SCORES / "dense" / f"{point}.parquet", table)
 
 
 if __name__ == "__main__":

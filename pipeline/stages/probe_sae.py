@@ -1,38 +1,71 @@
-"""Stage probe_sae: a linear probe on the latents of one sparse autoencoder at one point."""
+"""Stage probe_sae: the probes on the latents of one sparse autoencoder at one point, and their controls."""
 
-from sklearn.preprocessing import MaxAbsScaler
+from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.cli import run_stage
+from pipeline.errors import UserError
+from pipeline.files import read_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.fit import fit_probe
+from pipeline.probes.arms import SAE
 from pipeline.probes.pooling import pooled
-from pipeline.probes.results import read_task, score, write_probe, write_scores
+from pipeline.probes.results import fit_arms, write_scores
+from pipeline.probes.task import Prompts
 from pipeline.sae.model import Sae
+from pipeline.sae.untrained import untrained_like
+
+SAMPLE = 8192  # tokens on which the untrained SAE gets the L0 of the trained one
 
 
 def main(point: str, variant: str) -> None:
     params = read("probe", ProbeParams)
-    seed = read("seed", int)
-    train, test = read_task(params, seed)
+    seeds = read("seeds", list[int])
     store = ActivationStore(paths.ACTIVATIONS, point)
-    sae = Sae.load(paths.SAES / point / variant)
-    probe = fit_probe(
-        pooled(store, train.prompt_ids, params.poolings, sae.encode),
-        MaxAbsScaler(),
-        train,
-        c_grid=params.c_grid,
-        folds=params.folds,
-        seed=seed,
-        name=f"sae at {point}",
-        solver="newton-cg",
-    )
-    write_probe(paths.PROBES / "sae" / point / variant, probe)
-    features = pooled(store, test.prompt_ids, params.poolings, sae.encode)
-    table = score(probe, features, test, point=point, arm=f"sae_{variant}", seed=seed)
-    write_scores(paths.SCORES / "sae" / point / f"{variant}.parquet", [table])
+
+    def views(prompts: Prompts) -> dict[str, Any]:
+        folder = paths.sae(point, variant, prompts.seed, seeds)
+        sae = Sae.load(folder)
+        seen = set(read_table(folder / paths.TRAINED_ON)["prompt_id"].to_pylist())
+        leaked = [prompts.ids[row] for row in np.flatnonzero(prompts.test) if prompts.ids[row] in seen]
+        if leaked:
+            raise UserError(
+                f"the SAE in {folder} was trained on {len(leaked)} test prompts, such as {leaked[0]}: "
+                "run 'dvc repro' to train it again"
+            )
+        untrained = untrained_like(sae, store.read(_sample(store, prompts)), prompts.seed)
+
+        def of_tokens(x: Tensor) -> dict[str, Tensor]:
+            latents = sae.encode(x)
+            reconstruction = sae.decode(latents)
+            return {
+                "dense": x,
+                "latents": latents,
+                "untrained": untrained.encode(x),
+                "reconstruction": reconstruction,
+                "residual": x - reconstruction,
+            }
+
+        return pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
+
+    folder = paths.PROBES / "sae" / point / variant
+    table = fit_arms(SAE, views, params, seeds, point=point, folder=folder, suffix=f"_{variant}")
+    write_scores(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
+
+
+def _sample(store: ActivationStore, prompts: Prompts) -> np.ndarray:
+    """Some usable tokens of train prompts, bool (rows)."""
+    train = {prompts.ids[row] for row in np.flatnonzero(prompts.train)}
+    wanted = np.array([prompt_id in train for prompt_id in store.prompt_ids])
+    usable = np.flatnonzero(np.repeat(wanted, np.diff(store.offsets)) & store.usable)
+    chosen = np.random.default_rng(prompts.seed).choice(usable, min(SAMPLE, len(usable)), replace=False)
+    sample = np.zeros(len(store), dtype=bool)
+    sample[chosen] = True
+    return sample
 
 
 if __name__ == "__main__":

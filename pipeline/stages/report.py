@@ -1,13 +1,58 @@
 """Stage report: the page that a person opens first, report/index.html, with its figures."""
 
 import csv
+from typing import Any
 
 from pipeline import paths
 from pipeline.cli import run_stage
 from pipeline.files import read_json
 from pipeline.params.base import read
-from pipeline.report.arm_figures import Curves, draw_arms, draw_precision_recall, draw_roc
+from pipeline.report.arm_figures import Curves, draw_arms, draw_curves
 from pipeline.report.page import arm_rows, write_index
+
+# file in metrics/plots -> columns of x and y, and how it is drawn
+CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "roc": (
+        "fpr",
+        "tpr",
+        {
+            "x": "false positive rate",
+            "y": "true positive rate",
+            "title": "ROC on the balanced test prompts",
+            "diagonal": True,
+        },
+    ),
+    "precision_recall": (
+        "recall",
+        "precision",
+        {"x": "recall", "y": "precision", "title": "Precision and recall on the balanced test prompts"},
+    ),
+    "k_frontier": (
+        "k",
+        "auroc",
+        {"x": "features that a classifier may use (k)", "y": "AUROC", "title": "AUROC on k features", "log": True},
+    ),
+    "reliability": (
+        "probability",
+        "share_of_targets",
+        {
+            "x": "mean probability in a bin",
+            "y": "share of targets",
+            "title": "Reliability on the balanced test prompts",
+            "diagonal": True,
+        },
+    ),
+    "scarcity": (
+        "train_prompts",
+        "auroc",
+        {"x": "train prompts", "y": "AUROC (mean of draws)", "title": "AUROC with few train prompts", "log": True},
+    ),
+    "noise": (
+        "percent_flipped",
+        "auroc",
+        {"x": "train labels flipped (%)", "y": "AUROC", "title": "AUROC with wrong train labels"},
+    ),
+}
 
 
 def main() -> None:
@@ -15,8 +60,8 @@ def main() -> None:
     clusters = read("data.clusters", list[str])
     arms = arm_rows(read_json(paths.METRICS / "probes.json")["balanced"])
     draw_arms(paths.FIGURES / "arms.png", arms, confidence)
-    draw_roc(paths.FIGURES / "roc.png", _read_curves("roc"))
-    draw_precision_recall(paths.FIGURES / "precision_recall.png", _read_curves("precision_recall"))
+    for name, (x, y, look) in CURVES.items():
+        draw_curves(paths.FIGURES / f"{name}.png", _read_curves(name, x, y), **look)
     write_index(
         paths.REPORT / "index.html",
         target=clusters[read("probe.target", int)],
@@ -28,8 +73,7 @@ def main() -> None:
         },
         arm_figures=[
             {"file": "arms.png", "caption": "AUROC of every arm, with its interval"},
-            {"file": "roc.png", "caption": "ROC curves"},
-            {"file": "precision_recall.png", "caption": "Precision-recall curves"},
+            *({"file": f"{name}.png", "caption": look["title"]} for name, (_, _, look) in CURVES.items()),
         ],
         data_figures=[
             {"file": "source_by_cluster.png", "caption": "Prompts by source and cluster, before the filter"},
@@ -45,14 +89,14 @@ def main() -> None:
     )
 
 
-def _read_curves(name: str) -> Curves:
+def _read_curves(name: str, x: str, y: str) -> Curves:
     curves: Curves = {}
     with (paths.PLOTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            arm, *pair = row.values()
+            arm = f"{row['arm']} @ {row['point']}" if "point" in row else row["arm"]
             xs, ys = curves.setdefault(arm, ([], []))
-            xs.append(float(pair[0]))
-            ys.append(float(pair[1]))
+            xs.append(float(row[x]))
+            ys.append(float(row[y]))
     return curves
 
 

@@ -10,7 +10,7 @@ from pipeline.prompts.split import split_prompts
 
 def main() -> None:
     splits, counts = split_prompts(
-        read_table(paths.PROMPTS), **read("split", SplitParams).model_dump(), seed=read("seed", int)
+        read_table(paths.PROMPTS), **read("split", SplitParams).model_dump(), seeds=read("seeds", list[int])
     )
     write_table(paths.SPLITS, splits)
     write_metrics(paths.METRICS / "split.json", counts)

@@ -1,19 +1,18 @@
 """Stage train_sae: one sparse autoencoder on the train prompts' activations at one point, or one trained elsewhere."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptFormat, tokenise
 from pipeline.cli import run_stage
 from pipeline.errors import UserError
-from pipeline.files import read_table, sha256_of, write_metrics, write_text
+from pipeline.files import read_table, sha256_of, write_metrics, write_rows, write_table
 from pipeline.model.checkpoint import load_language_model, load_tokenizer, pick_device
 from pipeline.model.lock import ModelLock
 from pipeline.params.base import PARAMS_FILE, read
@@ -22,7 +21,7 @@ from pipeline.points import Point
 from pipeline.prompts.draw import hold_out_groups
 from pipeline.sae.data import Activations
 from pipeline.sae.fidelity import fidelity
-from pipeline.sae.metrics import measure
+from pipeline.sae.metrics import Measurement, measure
 from pipeline.sae.model import WEIGHTS, Sae
 from pipeline.sae.train import train_sae
 
@@ -34,38 +33,48 @@ PROMPT_FORMAT: Any = PromptFormat  # Any: a Literal is no type[T] to mypy
 
 def main(point: str, variant: str) -> None:
     params = read(f"sae.variants.{variant}", VariantParams)
-    seed = read("seed", int)
+    seeds = read("seeds", list[int])
     store = ActivationStore(paths.ACTIVATIONS, point)
-    train, held_out = _prompts(
-        read("sae.train_on", str), read("sae.target", int), read("sae.held_out_fraction", float), seed
-    )
-    train_rows, held_out_acts = _rows(store, train), store.read(_sample(_rows(store, held_out), seed))
-    if not len(held_out_acts):
-        raise UserError(
-            "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
+    metrics: dict[str, Any] = {}
+    for seed in seeds:
+        train, held_out = _prompts(
+            read("sae.train_on", str), read("sae.target", int), read("sae.held_out_fraction", float), seed
         )
-    curve: list[tuple[int, float, float, float]] = []
-    if params.architecture == "pretrained":
-        sae = _pretrained(params, variant, store)
-    else:
-        sae = train_sae(
-            Activations(store.readers(train_rows), memory_mb=read("sae.memory_mb", MemoryMb)),
-            **params.model_dump(exclude={"path", "sha256"}),
-            held_out=held_out_acts,
-            seed=seed,
-            checkpoint=paths.unfinished(paths.SAES) / f"{point}-{variant}.safetensors",
-            on_step=lambda *point: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
-        )
-    sae.save(paths.SAES / point / variant)
-    held = measure(sae, held_out_acts)
-    metrics: dict[str, Any] = {
-        "train": measure(sae, store.read(_sample(train_rows, seed))).metrics,
-        "held_out": held.metrics,
-    }
-    held_out_prompts = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out]
-    metrics["fidelity"] = _fidelity(sae, Point.parse(point), held_out_prompts[:FIDELITY_PROMPTS])
+        train_rows, held_out_acts = _rows(store, train), store.read(_sample(_rows(store, held_out), seed))
+        if not len(held_out_acts):
+            raise UserError(
+                "no tokens are left to hold out of the SAE's training: use more data, or raise sae.held_out_fraction"
+            )
+        curve: list[tuple[int, float, float, float]] = []
+        if params.architecture == "pretrained":
+            sae = _pretrained(params, variant, store)
+        else:
+            sae = train_sae(
+                Activations(store.readers(train_rows), memory_mb=read("sae.memory_mb", MemoryMb)),
+                **params.model_dump(exclude={"path", "sha256"}),
+                held_out=held_out_acts,
+                seed=seed,
+                checkpoint=paths.unfinished(paths.SAES) / f"{point}-{variant}-{seed}.safetensors",
+                on_step=lambda *point, curve=curve: curve.append(point) if point[0] % CURVE_EVERY == 0 else None,
+            )
+        folder = paths.sae(point, variant, seed, seeds)
+        sae.save(folder)
+        # which test prompts must not be among; of an SAE trained elsewhere that is not known
+        seen = [] if params.architecture == "pretrained" else sorted(train | held_out)
+        write_table(folder / paths.TRAINED_ON, pa.table({"prompt_id": pa.array(seen, pa.string())}))
+        held = measure(sae, held_out_acts)
+        if seed != seeds[0]:
+            metrics[f"seed_{seed}"] = {name: held.metrics[name] for name in ("fvu", "l0", "dead_fraction")}
+            continue
+        metrics["train"] = measure(sae, store.read(_sample(train_rows, seed))).metrics
+        metrics["held_out"] = held.metrics
+        held_out_prompts = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out]
+        metrics["fidelity"] = _fidelity(sae, Point.parse(point), held_out_prompts[:FIDELITY_PROMPTS])
+        _write_plots(f"{point}/{variant}.csv", curve, held)
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
-    name = f"{point}/{variant}.csv"
+
+
+def _write_plots(name: str, curve: list[tuple[int, float, float, float]], held: Measurement) -> None:
     _write_csv(paths.PLOTS / "sae" / name, ("step", "fvu", "l0", "dead_fraction"), curve)
     _write_csv(
         paths.PLOTS / "sae_density" / name, ("density", "latents", "encoder_decoder_cosine"), held.density_histogram()
@@ -73,10 +82,8 @@ def main(point: str, variant: str) -> None:
     _write_csv(paths.PLOTS / "sae_l0" / name, ("percent_of_tokens", "active_latents"), held.l0_quantiles())
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(path, text.getvalue())
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    write_rows(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
 
 def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> Sae:
@@ -115,12 +122,13 @@ def _fidelity(sae: Sae, point: Point, prompt_ids: list[str]) -> dict[str, float]
 
 def _prompts(train_on: str, target: int, held_out_fraction: float, seed: int) -> tuple[set[str], set[str]]:
     """The ids of the train prompts to train on, and of those held back. Test prompts are in neither."""
-    prompts = read_table(paths.PROMPTS)
+    prompts, splits = read_table(paths.PROMPTS), read_table(paths.SPLITS)
+    side = f"split_{seed}" if f"split_{seed}" in splits.column_names else "split"
     clusters = dict(zip(prompts["prompt_id"].to_pylist(), prompts["cluster"].to_pylist(), strict=True))
     rows = [
         row
-        for row in read_table(paths.SPLITS).to_pylist()
-        if row["split"] == "train"
+        for row in splits.to_pylist()
+        if row[side] == "train"
         and (train_on == "all" or (clusters[row["prompt_id"]] == target) == (train_on == "target"))
     ]
     held_out_groups = hold_out_groups([row["group"] for row in rows], held_out_fraction, seed)

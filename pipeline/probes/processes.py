@@ -1,0 +1,48 @@
+"""Many small computations, one processor each."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sklearn
+import torch
+from threadpoolctl import threadpool_limits
+
+_job: Callable[[int], Any] | None = None
+
+
+def in_processes(job: Callable[[int], Any], count: int) -> Iterator[Any]:
+    """job(0), job(1), ... job(count - 1), in order, made by as many processes as there are processors.
+
+    The processes are forks, so that they share what `job` refers to. Each uses one thread, so results do not depend on
+    the number of processors. Without forks (Windows) everything runs here.
+    """
+    global _job
+    _job = job
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "fork" in multiprocessing.get_all_start_methods() and processors > 1 and count > 1:
+        with multiprocessing.get_context("fork").Pool(min(processors, count), _start) as pool:
+            yield from pool.imap(_run, range(count))
+    else:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for number in range(count):
+                with threadpool_limits(1):
+                    result = _run(number)
+                yield result
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _start() -> None:
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _run(number: int) -> Any:
+    assert _job is not None
+    # checks of features in each of thousands of small fits take as long as the fits
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        return _job(number)
