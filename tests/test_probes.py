@@ -163,7 +163,9 @@ def full_task(prompts: Prompts) -> Task:
 
 def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     prompts, _ = made(600, 0, sources=3)
-    every = list(tasks(prompts, "even", 5, scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4]))
+    every = list(tasks(prompts, "even", 5, scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4], folds=8))
+    too_many = tasks(prompts, "even", 5, scarce=[16], draws=2, noise=[], folds=9)
+    assert all(not task.setting.startswith("scarce") for task in too_many)
     settings = Counter(task.setting for task in every)
     assert settings == {
         "balanced": 1,

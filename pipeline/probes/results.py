@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save_file
 
-from pipeline.files import replacing, write_json, write_table
+from pipeline.files import replacing, write_json
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import AnyArm
 from pipeline.probes.arms.base import Scored
@@ -78,6 +78,7 @@ def _all(
             scarce=params.scarce,
             draws=params.draws,
             noise=params.noise,
+            folds=params.folds,
         )
     )
     how = Fitting(params.c_grid, params.folds, seed)
@@ -94,10 +95,6 @@ def _all(
             bar.update()
             for name, each in scored:
                 yield (task.setting, task.draw, name), each
-
-
-def write_scores(path: Path, table: pa.Table) -> None:
-    write_table(path, table)
 
 
 def _write_classifier(folder: Path, choices: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:

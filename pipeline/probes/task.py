@@ -121,13 +121,21 @@ def balanced(prompts: Prompts, side: Literal["train", "test"], negatives: Negati
 
 
 def tasks(
-    prompts: Prompts, negatives: Negatives, fewest: int, *, scarce: Sequence[int], draws: int, noise: Sequence[float]
+    prompts: Prompts,
+    negatives: Negatives,
+    fewest: int,
+    *,
+    scarce: Sequence[int],
+    draws: int,
+    noise: Sequence[float],
+    folds: int,
 ) -> Iterator[Task]:
     """The balanced task, and what makes it harder.
 
     `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
     flipped. `without_SOURCE`: no train prompts of that source, on whose test prompts it is to be judged. Sizes that
-    train does not have, and sources without `fewest` train prompts of each class beside them, are left out.
+    train does not have, or that have too few near-duplicate groups for the folds, and sources without `fewest` train
+    prompts of each class beside them, are left out.
     """
     train = balanced(prompts, "train", negatives, fewest)
     labels = prompts.labels[train]
@@ -138,6 +146,8 @@ def tasks(
             order = np.argsort(keys, kind="stable")
             halves = [order[labels[order] == label][: size // 2] for label in (True, False)]
             chosen = np.sort(np.concatenate(halves))
+            if min(len(set(prompts.groups[train[half]])) for half in halves) < folds:
+                continue
             yield Task(f"scarce_{size}", draw, train[chosen], labels[chosen])
     for share in noise:
         keys = [draw_key(prompts.seed, "noise", prompts.ids[row]) for row in train]

@@ -87,7 +87,10 @@ def _stability(points: list[str], variants: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for point in points:
         for variant in variants:
-            stability = choices_of(paths.PROBES / "sae" / point / variant / STABLE_ARM)["stability"]
+            folder = paths.PROBES / "sae" / point / variant / STABLE_ARM
+            if not folder.is_dir():  # the SAE has fewer latents
+                continue
+            stability = choices_of(folder)["stability"]
             found.setdefault(point, {})[variant] = {name: stability[name] for name in ("k", "jaccard", "always")}
     return found
 

@@ -5,11 +5,12 @@ from typing import Any
 from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.cli import run_stage
+from pipeline.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import DENSE
 from pipeline.probes.pooling import pooled
-from pipeline.probes.results import fit_arms, write_scores
+from pipeline.probes.results import fit_arms
 from pipeline.probes.task import Prompts
 from pipeline.probes.tokens import reduced_tokens
 
@@ -24,7 +25,7 @@ def main(point: str) -> None:
 
     folder = paths.PROBES / "dense" / point
     table = fit_arms(DENSE, views, params, read("seeds", list[int]), point=point, folder=folder)
-    write_scores(paths.SCORES / "dense" / f"{point}.parquet", table)
+    write_table(paths.SCORES / "dense" / f"{point}.parquet", table)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.cli import run_stage
 from pipeline.errors import UserError
-from pipeline.files import read_table
+from pipeline.files import read_table, write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import SAE
 from pipeline.probes.pooling import pooled
-from pipeline.probes.results import fit_arms, write_scores
+from pipeline.probes.results import fit_arms
 from pipeline.probes.task import Prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
@@ -54,7 +54,7 @@ def main(point: str, variant: str) -> None:
 
     folder = paths.PROBES / "sae" / point / variant
     table = fit_arms(SAE, views, params, seeds, point=point, folder=folder, suffix=f"_{variant}")
-    write_scores(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
+    write_table(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
 
 
 def _sample(store: ActivationStore, prompts: Prompts) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from pipeline import paths
 from pipeline.cli import run_stage
+from pipeline.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import TEXT
 from pipeline.probes.arms.texts import Texts
-from pipeline.probes.results import fit_arms, write_scores
+from pipeline.probes.results import fit_arms
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
         point="text",
         folder=paths.PROBES / "text",
     )
-    write_scores(paths.SCORES / "text.parquet", table)
+    write_table(paths.SCORES / "text.parquet", table)
 
 
 if __name__ == "__main__":
