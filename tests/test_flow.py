@@ -53,9 +53,12 @@ def test_counts_agree_from_stage_to_stage(flow: Path) -> None:
 def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
     arms = metrics(flow, "probes")["balanced"]
     assert set(arms["text"]) == {"tfidf", "length", "length_source", "one_word"}
-    of_latents = ("sae", "sae_l1", "sae_binary", "dense_and_sae", "untrained", "reconstruction", "residual")
-    assert set(arms[POINT]) == {"dense", "dense_shuffled", "attention", *(f"{arm}_{VARIANT}" for arm in of_latents)}
+    of_latents = ("sae", "sae-l1", "sae-binary", "dense-and-sae", "untrained", "reconstruction", "residual")
+    assert set(arms[POINT]) == {"dense", "attention", *(f"{arm}_{VARIANT}" for arm in of_latents)}
     summary = metrics(flow, "summary")
+    for control in ("dense", "attention", "untrained"):
+        assert summary[f"sae_minus_{control}"] == arms[POINT][f"sae_{VARIANT}"][f"minus_{control}"]
+    assert metrics(flow, "probes")["shuffled"][POINT].keys() == {"dense"}
     assert summary["dense_auroc"] == arms[POINT]["dense"]["auroc"]
     assert summary["sae_minus_dense"] == arms[POINT][f"sae_{VARIANT}"]["minus_dense"]
     for arm in (*arms["text"].values(), *arms[POINT].values()):
@@ -65,7 +68,7 @@ def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
     sizes = {str(2**power) for power in range(10)}
     assert set(probes["k"][POINT]) == {"neurons", "pca", f"sae_{VARIANT}", f"untrained_{VARIANT}"}
     assert set(probes["k"][POINT][f"sae_{VARIANT}"]) == {k for k in sizes if int(k) <= 64}
-    everywhere = {"dense", f"sae_{VARIANT}", f"sae_k16_{VARIANT}"}
+    everywhere = {"dense", f"sae_{VARIANT}", f"sae-k16_{VARIANT}"}
     sources = [name for name in probes if name.startswith("without_")]
     assert sources and {"scarce_16", "noise_20", "natural", "by_cluster", "where_tfidf_fails"} < set(probes)
     for setting in ("scarce_16", "noise_20", *sources):

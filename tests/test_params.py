@@ -27,7 +27,7 @@ def test_every_key_has_a_comment_on_its_line() -> None:
     ("key", "value", "expected"),
     [
         ("filter.min_char", 3, r"unknown key 'filter.min_char', did you mean 'min_chars'\?"),
-        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, data,"),
+        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, seeds, data,"),
         ("sae.variants.topk.depth", 1, r"unknown key 'sae.variants.topk.depth'.*width"),
         ("seed", "0", r"seed = '0' is not allowed: should be a valid integer"),
         ("filter.deduplicate", "yes", r"filter.deduplicate = 'yes' is not allowed: should be a valid boolean"),

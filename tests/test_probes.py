@@ -1,5 +1,7 @@
 """Probes and their judge: no leak from test, chance on shuffled labels, and metrics that equal scikit-learn's."""
 
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -35,8 +37,9 @@ from pipeline.probes.judge import Judge, label_noise
 from pipeline.probes.metrics import METRICS
 from pipeline.probes.models import Model, Ranked
 from pipeline.probes.pooling import pooled
+from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
-from pipeline.probes.task import FULL, Prompts, Task, balanced, read_prompts, shuffled, tasks
+from pipeline.probes.task import FULL, SHUFFLED, Prompts, Task, balanced, read_prompts, tasks
 from pipeline.probes.tokens import reduced_tokens
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
@@ -169,6 +172,7 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     settings = Counter(task.setting for task in every)
     assert settings == {
         "balanced": 1,
+        "shuffled": 5,
         "scarce_16": 2,
         "scarce_64": 2,
         "noise_10": 1,
@@ -177,6 +181,9 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     }
     for task in every:
         assert prompts.train[task.train].all() and len(set(task.train)) == len(task.train)
+        if task.setting == SHUFFLED:
+            assert task.labels.sum() == prompts.labels[task.train].sum()
+            continue
         wrong = (task.labels != prompts.labels[task.train]).mean()
         expected = int(task.setting.removeprefix("noise_")) / 100 if task.setting.startswith("noise_") else 0
         assert wrong == pytest.approx(expected, abs=0.005)
@@ -198,7 +205,10 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
         return float(reference.roc_auc_score(prompts.labels[prompts.test], scores[prompts.test]))
 
     assert auroc(full_task(prompts)) > 0.7
-    assert np.mean([auroc(shuffled(full_task(prompts), seed)) for seed in range(5)]) == pytest.approx(0.5, abs=0.1)
+    every = tasks(prompts, "even", 5, scarce=[], draws=2, noise=[], folds=3)
+    permuted = [task for task in every if task.setting == SHUFFLED]
+    assert len({task.labels.tobytes() for task in permuted}) == 5
+    assert np.mean([auroc(task) for task in permuted]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_pooling_is_chosen_by_cross_validation() -> None:
@@ -374,7 +384,7 @@ def test_label_noise_is_that_which_was_put_in() -> None:
     labels = np.repeat(rng.random(20_000) < 0.5, 2) ^ (rng.random(40_000) < 0.07)
     found = label_noise(labels, groups)
     assert found["pairs"] == 20_000 and found["error_rate"] == pytest.approx(0.07, abs=0.005)
-    assert label_noise(labels, np.arange(40_000))["error_rate"] == 0
+    assert np.isnan(label_noise(labels, np.arange(40_000))["error_rate"])
     three = label_noise(np.array([True, True, False]), np.array(["a"] * 3))
     assert (three["pairs"], three["disagreeing"]) == (3, 2)
 
@@ -397,3 +407,24 @@ def test_tfidf_of_counted_terms_is_scikit_learns() -> None:
     assert names == [name.split("__", 1)[1] for name in reference_union.get_feature_names_out()]
     difference = ours.transform(views.counts) - reference_union.transform(texts)
     assert abs(difference).max() < 1e-6
+
+
+def test_columns_far_from_zero_are_ranked_by_what_they_tell() -> None:
+    prompts, features = made(600, 0)
+    far = (features + 2000).astype(np.float32)
+    assert Ranked(1).fit(far, prompts.labels).columns_.tolist() == [0]
+
+
+def test_a_killed_process_is_one_line_and_an_error_in_one_is_told() -> None:
+    def killed(number: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UserError, match="was killed"):
+        list(in_processes(killed, 2))
+
+    def wrong(number: int) -> None:
+        raise UserError("one line")
+
+    with pytest.raises(UserError, match="one line"):
+        list(in_processes(wrong, 2))
+    assert list(in_processes(lambda number: number**2, 5)) == [0, 1, 4, 9, 16]

@@ -36,7 +36,8 @@ def download_error(folder: Path, name: str, changes: dict[str, Any] | None = Non
     write_params(folder, SMALL | {"data.path": name} | (changes or {}))
     line = run_stage_error("download", folder)
     assert earlier.read_bytes() == b"earlier"
-    assert list(earlier.parent.iterdir()) == [earlier]
+    left = {file.name for file in earlier.parent.iterdir()}
+    assert left <= {"prompts.parquet", "benign.parquet"}, "nothing half-made is left"
     return line
 
 
@@ -136,3 +137,19 @@ def test_a_missing_file_and_a_cut_off_one_are_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "p.parquet").read_bytes()
     (tmp_path / "p.parquet").write_bytes(whole[: len(whole) // 2])
     assert download_error(tmp_path, "p.parquet").startswith("p.parquet is not a whole parquet file")
+
+
+def test_harmless_prompts_are_read_whatever_other_columns_they_have(tmp_path: Path) -> None:
+    write(tmp_path / "prompts.csv", ROWS)
+    write(
+        tmp_path / "harmless.csv",
+        [{"prompt": f"How do I bake bread {n}?", "source": "s", "cluster": 7} for n in (1, 2)],
+    )
+    download(tmp_path, "prompts.csv", {"data.benign": "harmless.csv"})
+    found = pq.read_table(tmp_path / "data/raw/benign.parquet")
+    assert found.column_names == ["prompt_id", "prompt", "source"] and found.num_rows == 2
+    line = download_error(tmp_path, "prompts.csv", {"data.benign": "absent.csv"})
+    assert line.startswith("absent.csv is not a file: set data.benign to")
+    write(tmp_path / "harmless.csv", [{"prompt": "How do I bake bread?"}])
+    line = download_error(tmp_path, "prompts.csv", {"data.benign": "harmless.csv"})
+    assert line.startswith("harmless.csv: column 'source' is missing")

@@ -18,7 +18,7 @@ class ProbeParams(Section):
     c_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     folds: Annotated[int, Field(ge=2, le=20)]
     min_class_prompts: Annotated[int, Field(ge=2)]
-    scarce: list[Annotated[int, Field(ge=4)]]
+    scarce: list[Annotated[int, Field(ge=4, multiple_of=2)]]
     draws: Annotated[int, Field(ge=2)]
     noise: list[Annotated[float, Field(gt=0, lt=0.5)]]
 

@@ -10,19 +10,19 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.probes.judge import Judge, label_noise
 from pipeline.probes.metrics import METRICS, THRESHOLD
-from pipeline.probes.task import FULL, Negatives, Prompts, balanced
+from pipeline.probes.task import FULL, SHUFFLED, SHUFFLES, Negatives, Prompts, balanced
 
 Place = tuple[str, str]  # point, arm
 UNSURE = 0.2  # TF-IDF is unsure of prompts with a probability within this of 0.5
 AT_ANY_PREVALENCE = ("auroc", "average_precision", "tpr_at_fpr_0.1%", "tpr_at_fpr_1%", "tpr_at_fpr_5%")
-DRAWN = ("tfidf", "length", "dense", "attention", "dense_shuffled")  # beside the SAEs, of which curves are drawn
+DRAWN = ("tfidf", "length", "dense", "attention")  # beside the SAEs, of which curves are drawn
 # text arm, AUROC above which labels are given away, what the arm reads
 GIVEAWAYS = (
     ("one_word", 0.9, "the presence of a single word"),
     ("length_source", 0.8, "the source and length of a prompt"),
 )
-CHANCE = 0.55
-_SIZED = re.compile(r"(.+)_k(\d+)(_.+)?")
+CHANCE = 0.5
+_SIZED = re.compile(r"(.+)-k(\d+)(_.+)?")  # no variant has a dash in its name
 
 
 class Evaluation:
@@ -107,11 +107,14 @@ class Evaluation:
             auroc = self.judge.value("auroc", self.arms["text", arm][chosen])
             if auroc > limit:
                 found.append(f"{what} alone gives AUROC {auroc:.3f}: it gives the labels away")
-        for (point, arm), scores in self.arms.items():
-            if arm.endswith("_shuffled"):
-                low = self.judge.metrics(scores[chosen], ["auroc"], ["auroc"])["auroc_low"]
-                if low > CHANCE:
-                    found.append(f"{arm} at {point} is above chance (AUROC {low:.3f} at least): something leaks")
+        for point, by_arm in self._elsewhere(SHUFFLED).items():
+            for arm, control in by_arm.items():
+                error = control["auroc_std"] / SHUFFLES**0.5
+                if control["auroc"] - 3 * error > CHANCE:
+                    found.append(
+                        f"{arm} at {point} learns from permuted labels (AUROC {control['auroc']:.3f}, mean of "
+                        f"{SHUFFLES}): something may leak"
+                    )
         return found
 
     def difference(self, place: Place, baseline: Place) -> dict[str, float]:
@@ -134,8 +137,11 @@ class Evaluation:
             found: dict[str, Any] = self.judge.metrics(scores[chosen], list(METRICS), ["auroc"])
             if place != ("text", "tfidf"):
                 found["minus_tfidf"] = self.difference(place, ("text", "tfidf"))
-            if arm in {f"sae_{variant}" for variant in self.variants}:
+            name, _, variant = arm.partition("_")
+            if name == "sae" and variant in self.variants:
                 found["minus_dense"] = self.difference(place, (point, "dense"))
+                found["minus_attention"] = self.difference(place, (point, "attention"))
+                found["minus_untrained"] = self.difference(place, (point, f"untrained_{variant}"))
             result.setdefault(point, {})[arm] = found
         return result
 
@@ -233,7 +239,7 @@ class Evaluation:
 
     def _curves(self, curve: Any) -> list[dict[str, Any]]:
         chosen = self.chosen[self.seed]
-        drawn = {*DRAWN, *(f"sae_{variant}" for variant in self.variants)}
+        drawn = {*DRAWN, *(f"{arm}_{variant}" for variant in self.variants for arm in ("sae", "untrained"))}
         return [
             {"arm": _name(place)} | row
             for place, scores in self._plain()
@@ -260,12 +266,9 @@ class Evaluation:
         return self._by_number("noise_", "percent_flipped")
 
     def _by_number(self, prefix: str, column: str) -> list[dict[str, Any]]:
-        """AUROC of the settings whose name ends in a number, and that of the balanced one."""
-        numbers = sorted(
-            int(setting.removeprefix(prefix))
-            for setting in {setting for setting, _, seed in self.by_task if seed == self.seed}
-            if setting.startswith(prefix)
-        )
+        """AUROC of the settings whose name ends in a number."""
+        settings = {setting for setting, _, seed in self.by_task if seed == self.seed and setting.startswith(prefix)}
+        numbers = sorted((setting.removeprefix(prefix) for setting in settings), key=float)
         return [
             {"arm": _name((point, arm)), column: number, "auroc": round(found["auroc"], 4)}
             for number in numbers

@@ -78,6 +78,8 @@ class Ranked(TransformerMixin, BaseEstimator):
         self.k = k
 
     def fit(self, matrix: Matrix, labels: np.ndarray) -> "Ranked":
+        if not sparse.issparse(matrix):  # sums of squares in float32 would lose columns far from zero
+            matrix = matrix - matrix.mean(axis=0, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings(action="ignore"):
             score = np.nan_to_num(f_classif(matrix, labels)[0], nan=-1.0)
         self.columns_ = np.argsort(-score, kind="stable")[: self.k]

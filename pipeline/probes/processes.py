@@ -3,11 +3,15 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import sklearn
 import torch
 from threadpoolctl import threadpool_limits
+
+from pipeline.errors import UserError
 
 _job: Callable[[int], Any] | None = None
 
@@ -17,23 +21,29 @@ def in_processes(job: Callable[[int], Any], count: int) -> Iterator[Any]:
 
     The processes are forks, so that they share what `job` refers to. Each uses one thread, so results do not depend on
     the number of processors. Without forks (Windows) everything runs here.
+
+    Raises: UserError when a process is killed.
     """
     global _job
     _job = job
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "fork" in multiprocessing.get_all_start_methods() and processors > 1 and count > 1:
-        with multiprocessing.get_context("fork").Pool(min(processors, count), _start) as pool:
-            yield from pool.imap(_run, range(count))
-    else:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+    threads = torch.get_num_threads()
+    try:
+        if "fork" in multiprocessing.get_all_start_methods() and processors > 1 and count > 1:
+            context = multiprocessing.get_context("fork")
+            with ProcessPoolExecutor(min(processors, count), context, _start) as pool:
+                yield from pool.map(_run, range(count))
+        else:
+            torch.set_num_threads(1)
             for number in range(count):
                 with threadpool_limits(1):
                     result = _run(number)
                 yield result
-        finally:
-            torch.set_num_threads(threads)
+    except BrokenProcessPool:
+        raise UserError("a process that fitted probes was killed: if memory ran out, use fewer prompts") from None
+    finally:
+        torch.set_num_threads(threads)
+        _job = None
 
 
 def _start() -> None:

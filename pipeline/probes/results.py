@@ -17,7 +17,7 @@ from pipeline.probes.arms.base import Scored
 from pipeline.probes.fit import Fitting, folds_of
 from pipeline.probes.processes import in_processes
 from pipeline.probes.read import prompts_of
-from pipeline.probes.task import FULL, Prompts, tasks
+from pipeline.probes.task import FULL, Prompts, Task, tasks
 from pipeline.progress import progress
 
 SCORES_SCHEMA = pa.schema(
@@ -44,7 +44,9 @@ def fit_arms(
     folder: Path,
     suffix: str = "",
 ) -> pa.Table:
-    """Fit arms in every setting and with every seed; return their scores of the test and the harmless prompts.
+    """Fit arms in every setting, and in the balanced one with every seed; return their scores.
+
+    They are of the test and the harmless prompts, in the order of the seed's Prompts.
 
     Args:
         views: makes of the prompts what the arms' features are made of.
@@ -57,7 +59,10 @@ def fit_arms(
         scored_rows = np.flatnonzero(~prompts.train)
         ids = pa.array([prompts.ids[row] for row in scored_rows])
         sides = pa.array(prompts.sides[scored_rows])
-        for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, params, seed, point):
+        every = _tasks(prompts, params)
+        if seed != seeds[0]:  # how far seeds are apart is only asked of the balanced setting
+            every = every[:1]
+        for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, every, params, point):
             if setting == FULL and seed == seeds[0]:
                 _write_classifier(folder / arm, scored.choices, scored.weights)
             constants = [pa.repeat(value, len(ids)) for value in (setting, draw, point, arm + suffix, seed)]
@@ -66,11 +71,8 @@ def fit_arms(
     return pa.concat_tables(tables)
 
 
-def _all(
-    arms: Sequence[AnyArm], views: Any, prompts: Prompts, params: ProbeParams, seed: int, point: str
-) -> Iterator[tuple[tuple[str, int, str], Scored]]:
-    """Every arm in every setting, as many at a time as there are processors; in the same order in any case."""
-    every = list(
+def _tasks(prompts: Prompts, params: ProbeParams) -> list[Task]:
+    return list(
         tasks(
             prompts,
             params.negatives,
@@ -81,7 +83,13 @@ def _all(
             folds=params.folds,
         )
     )
-    how = Fitting(params.c_grid, params.folds, seed)
+
+
+def _all(
+    arms: Sequence[AnyArm], views: Any, prompts: Prompts, every: list[Task], params: ProbeParams, point: str
+) -> Iterator[tuple[tuple[str, int, str], Scored]]:
+    """Every arm in every setting, as many at a time as there are processors; in the same order in any case."""
+    how = Fitting(params.c_grid, params.folds, prompts.seed)
     every = [replace(task, splits=folds_of(task, prompts.groups, how)) for task in every]
     jobs = [(task, arm) for task in every for arm in arms if arm.is_for(task)]
 

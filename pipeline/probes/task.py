@@ -1,7 +1,7 @@
 """What is to be learned from which prompts: the tasks that every arm gets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from pipeline.errors import UserError
 from pipeline.prompts.draw import draw_key
 
 Negatives = Literal["even", "natural"]
-FULL = "balanced"
+FULL, SHUFFLED = "balanced", "shuffled"
+SHUFFLES = 5
 NO_CLUSTER = -1  # of harmless prompts
 
 
@@ -132,6 +133,7 @@ def tasks(
 ) -> Iterator[Task]:
     """The balanced task, and what makes it harder.
 
+    `shuffled`: its labels permuted, SHUFFLES times: whatever is fitted on them must be at chance on average.
     `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
     flipped. `without_SOURCE`: no train prompts of that source, on whose test prompts it is to be judged. Sizes that
     train does not have, or that have too few near-duplicate groups for the folds, and sources without `fewest` train
@@ -140,31 +142,35 @@ def tasks(
     train = balanced(prompts, "train", negatives, fewest)
     labels = prompts.labels[train]
     yield Task(FULL, 0, train, labels)
+    for draw in range(SHUFFLES):
+        permuted = np.random.default_rng([prompts.seed, draw]).permutation(labels)
+        yield Task(SHUFFLED, draw, train, permuted)
     for size in scarce:
         for draw in range(draws if size < len(train) else 0):
             keys = [draw_key(prompts.seed, f"scarce {size} {draw}", prompts.ids[row]) for row in train]
             order = np.argsort(keys, kind="stable")
             halves = [order[labels[order] == label][: size // 2] for label in (True, False)]
             chosen = np.sort(np.concatenate(halves))
-            if min(len(set(prompts.groups[train[half]])) for half in halves) < folds:
-                continue
-            yield Task(f"scarce_{size}", draw, train[chosen], labels[chosen])
+            if _groups(prompts, train[chosen]) >= folds:
+                yield Task(f"scarce_{size}", draw, train[chosen], labels[chosen])
     for share in noise:
         keys = [draw_key(prompts.seed, "noise", prompts.ids[row]) for row in train]
         flipped = labels.copy()
         first = np.argsort(keys, kind="stable")[: round(share * len(train))]
         flipped[first] = ~flipped[first]
-        yield Task(f"noise_{share:.0%}".rstrip("%"), 0, train, flipped)
+        yield Task(f"noise_{100 * share:g}", 0, train, flipped)
     for source in sorted(set(prompts.sources[prompts.train])):
         kept = prompts.sources[train] != source
         judged = prompts.test & (prompts.sources == source)
-        if min(np.bincount(labels[kept], minlength=2)) >= fewest and len(set(prompts.labels[judged])) == 2:
+        enough = min(np.bincount(labels[kept], minlength=2)) >= fewest and _groups(prompts, train[kept]) >= folds
+        if enough and len(set(prompts.labels[judged])) == 2:
             yield Task(f"without_{source}", 0, train[kept], labels[kept])
 
 
-def shuffled(task: Task, seed: int) -> Task:
-    """The task with its labels permuted: whatever is fitted on it must score test at chance."""
-    return replace(task, labels=np.random.default_rng(seed).permutation(task.labels), splits=None)
+def _groups(prompts: Prompts, rows: np.ndarray) -> int:
+    """How many near-duplicate groups the rows of the class with fewer of them are in."""
+    labels = prompts.labels[rows]
+    return min(len(set(prompts.groups[rows[labels == label]])) for label in (True, False))
 
 
 def _evenly(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:

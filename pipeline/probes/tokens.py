@@ -27,6 +27,8 @@ def reduced_tokens(store: ActivationStore, prompt_ids: list[str]) -> Callable[[n
         centre = None
         for first, states in store.shard_rows():
             chosen = states[torch.from_numpy(wanted[first : first + len(states)])].float()
+            if not len(chosen):
+                continue
             centre = chosen.mean(dim=0) if centre is None else centre
             chosen = chosen - centre
             total += chosen.sum(dim=0)

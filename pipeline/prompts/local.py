@@ -13,22 +13,22 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 
 
-def load_local_prompts(path: Path) -> pa.Table:
+def load_local_prompts(path: Path, key: str = "data.path") -> pa.Table:
     """Read a prompt file as a table with the file's own columns; the file's ending tells its format.
 
     Columns of a .csv are strings, those of a .jsonl hold what JSON holds. Raise UserError when the file is
-    missing, empty, not UTF-8, or not what its ending says.
+    missing, empty, not UTF-8, or not what its ending says; `key` of params.yaml is what names the file.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(f"{path}: a prompt file ends in {', '.join(_READERS)}: convert it or set data.path")
+        raise UserError(f"{path}: a prompt file ends in {', '.join(_READERS)}: convert it or set {key}")
     if not path.is_file():
-        raise UserError(f"{path} is not a file: set data.path to a {', '.join(_READERS)} file")
+        raise UserError(f"{path} is not a file: set {key} to a {', '.join(_READERS)} file")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: set data.path to a file with prompts")
+        raise UserError(f"{path} is empty: set {key} to a file with prompts")
     table = reader(path)
     if table.num_rows == 0:
-        raise UserError(f"{path} has no rows: set data.path to a file with prompts")
+        raise UserError(f"{path} has no rows: set {key} to a file with prompts")
     return table
 
 

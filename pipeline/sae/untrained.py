@@ -18,7 +18,7 @@ def untrained_like(sae: Sae, acts_ND: Tensor, seed: int) -> Sae:
     largest = torch.empty(0)
     for rows in acts_ND.split(2048):
         pre = ((rows - centre) @ decoder.T).flatten()
-        largest = torch.cat([largest, pre[pre > (largest.min() if len(largest) == active else 0)]])
+        largest = torch.cat([largest, pre[pre > (largest.min() if 0 < len(largest) == active else 0)]])
         largest = largest.topk(min(active, len(largest)), sorted=False).values
     threshold = torch.full((sae.latents,), float(largest.min()) if len(largest) else 0.0)
     tensors = {"W_enc": decoder.T.contiguous(), "W_dec": decoder, "b_dec": centre, "threshold": threshold}

@@ -49,10 +49,10 @@ def main() -> None:
 
 def _benign(path: Path, max_prompt_chars: int) -> pa.Table:
     """The harmless prompts: columns prompt_id, prompt, source."""
-    table = load_local_prompts(path)
-    table = (
-        table.append_column("cluster", pa.array([0] * table.num_rows)) if "cluster" not in table.column_names else table
-    )
+    table = load_local_prompts(path, "data.benign")
+    if "cluster" in table.column_names:
+        table = table.drop_columns("cluster")
+    table = table.append_column("cluster", pa.array([0] * table.num_rows))
     columns = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
     return to_raw_table(table, columns, 1, max_prompt_chars, "drop", path.name).drop_columns("cluster")
 

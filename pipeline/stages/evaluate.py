@@ -15,7 +15,7 @@ from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.probes.evaluation import Evaluation
 from pipeline.probes.read import choices_of, prompts_of
 
-STABLE_ARM = "sae_k16"
+STABLE_ARM = "sae-k16"
 CURVES = {  # and their columns
     "roc": ("arm", "fpr", "tpr"),
     "precision_recall": ("arm", "recall", "precision"),
@@ -125,6 +125,8 @@ def _summary(evaluation: Evaluation, results: dict[str, Any], points: list[str],
         "sae_variant": variant,
         "sae_auroc": balanced[point][arm]["auroc"],
         "sae_minus_dense": evaluation.difference((point, arm), (dense, "dense")),
+        "sae_minus_attention": balanced[point][arm]["minus_attention"],
+        "sae_minus_untrained": balanced[point][arm]["minus_untrained"],
         "dense_minus_tfidf": balanced[dense]["dense"]["minus_tfidf"],
         "sae_minus_tfidf": balanced[point][arm]["minus_tfidf"],
         "left_out_sources": {

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.probes.arms.base import Scored
 from pipeline.probes.fit import Fitting, folds_of
+from pipeline.probes.metrics import auroc
 from pipeline.probes.task import FULL, Task
 
 COMPONENTS = 128
@@ -48,8 +49,10 @@ class Attention:
             aurocs = []
             for inside, outside in splits:
                 logits = _fit(tokens, task.train[inside], task.labels[inside], c)
-                aurocs.append(roc_auc_score(task.labels[outside], logits[task.train[outside]]))
-            means[c] = float(np.mean(aurocs))
+                aurocs.append(auroc(task.labels[outside], logits[task.train[outside]], np.ones((1, len(outside))))[0])
+            if np.isnan(aurocs).all():
+                raise UserError("every fold has only one class: lower probe.folds, or use more data")
+            means[c] = float(np.nanmean(aurocs))
         best = max(means, key=lambda c: (round(means[c], 6), -c))
         logits = _fit(tokens, task.train, task.labels, best)
         choices = {"C": best, "cv_auroc": round(means[best], 4), "train_prompts": len(task.train)}

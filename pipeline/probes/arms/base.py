@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.models import Matrix, Model
 from pipeline.probes.stability import stability
-from pipeline.probes.task import FULL, Task, shuffled
+from pipeline.probes.task import FULL, SHUFFLED, Task
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 FEW = (16,)  # the size that is looked at in every setting
@@ -32,9 +32,9 @@ class Arm:
     features: makes of what the stage hands to all its arms the features of all prompts for each pooling; those of a
         prompt must not depend on other prompts.
     model: fitted on them in the balanced setting, or a function that makes it of the same things. With sizes, there
-        is one arm a size, NAME_k8.
+        is one arm a size, NAME-k8.
     elsewhere: fitted in the other settings; None: nothing is.
-    permuted: whether it learns permuted labels, as a control.
+    control: whether it is fitted on permuted labels as well.
     stable: the size whose choice of features is tried on other draws of the prompts.
     describe: of the same things and the fitted preparation, what else is to be kept.
     """
@@ -43,21 +43,21 @@ class Arm:
     features: Callable[[Any], Mapping[str, Matrix]]
     model: Model | Callable[[Any], Model]
     elsewhere: Model | Callable[[Any], Model] | None = None
-    permuted: bool = False
+    control: bool = False
     stable: int = 0
     describe: Callable[[Any, Any], dict[str, Any]] | None = None
 
     def is_for(self, task: Task) -> bool:
+        if task.setting == SHUFFLED:
+            return self.control
         return task.setting == FULL or self.elsewhere is not None
 
     def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
         """The fitted arm, or arms, by name."""
-        model = self.model if task.setting == FULL else self.elsewhere
+        model = self.model if task.setting in (FULL, SHUFFLED) else self.elsewhere
         assert model is not None
         if not isinstance(model, Model):
             model = model(views)
-        if self.permuted:
-            task = shuffled(task, how.seed)
         features = self.features(views)
         for size, chosen in fit(features, model, task, groups, how).items():
             choices = {
@@ -69,10 +69,10 @@ class Arm:
             if self.stable and size == self.stable and task.setting == FULL:
                 matrix = features[chosen.pooling][task.train]
                 choices["stability"] = stability(matrix, task.labels, groups[task.train], k=size, seed=how.seed)
-            if self.describe:
+            if self.describe and task.setting == FULL:
                 choices |= self.describe(views, chosen.fitted.prepare)
             probabilities = chosen.fitted.probabilities(features[chosen.pooling])
             yield (
-                f"{self.name}_k{size}" if size else self.name,
+                f"{self.name}-k{size}" if size else self.name,
                 Scored(probabilities, choices, {} if size else chosen.fitted.weights()),
             )

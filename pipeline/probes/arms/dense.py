@@ -1,4 +1,4 @@
-"""The dense probe on the raw activations, and the control on shuffled labels."""
+"""The dense probe on the raw activations; with permuted labels it is the control for leaks."""
 
 from sklearn.preprocessing import StandardScaler
 
@@ -6,6 +6,5 @@ from pipeline.probes.arms.base import Arm
 from pipeline.probes.models import Model
 
 ARMS = [
-    Arm("dense", lambda views: views["dense"], Model(StandardScaler), elsewhere=Model(StandardScaler)),
-    Arm("dense_shuffled", lambda views: views["dense"], Model(StandardScaler), permuted=True),
+    Arm("dense", lambda views: views["dense"], Model(StandardScaler), elsewhere=Model(StandardScaler), control=True),
 ]

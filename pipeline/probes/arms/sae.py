@@ -24,8 +24,8 @@ def _with_dense(views: Mapping[str, Mapping[str, Any]]) -> dict[str, Matrix]:
 
 ARMS = [
     Arm("sae", lambda views: views["latents"], Model(MaxAbsScaler), elsewhere=Model(MaxAbsScaler)),
-    Arm("sae_l1", lambda views: views["latents"], Model(MaxAbsScaler, l1=True)),
-    Arm("sae_binary", _active, Model(MaxAbsScaler)),
-    Arm("dense_and_sae", _with_dense, Model(MaxAbsScaler)),
+    Arm("sae-l1", lambda views: views["latents"], Model(MaxAbsScaler, l1=True)),
+    Arm("sae-binary", _active, Model(MaxAbsScaler)),
+    Arm("dense-and-sae", _with_dense, Model(MaxAbsScaler)),
     Arm("untrained", lambda views: views["untrained"], Model(MaxAbsScaler)),
 ]

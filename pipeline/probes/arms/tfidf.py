@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfTransformer
 
+from pipeline.errors import UserError
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.models import Matrix, Model
@@ -33,13 +34,16 @@ class Tfidf(TransformerMixin, BaseEstimator):
         for span in (slice(0, self.words), slice(self.words, counts.shape[1])):
             common = np.flatnonzero(prompts[span] >= MIN_PROMPTS) + span.start
             kept = np.sort(common[np.argsort(-total[common], kind="stable")[:MAX_TERMS]])
-            self.columns_.append(kept)
-            self.parts_.append(TfidfTransformer(sublinear_tf=True).fit(counts[:, kept]))
+            if len(kept):
+                self.columns_.append(kept)
+                self.parts_.append(TfidfTransformer(sublinear_tf=True).fit(counts[:, kept]))
+        if not self.parts_:
+            raise UserError(f"no word or run of characters is in {MIN_PROMPTS} of the train prompts: use more data")
         return self
 
     def transform(self, counts: Matrix) -> Matrix:
         parts = zip(self.parts_, self.columns_, strict=True)
-        return sparse.csr_array(sparse.hstack([part.transform(counts[:, kept]) for part, kept in parts if len(kept)]))
+        return sparse.csr_array(sparse.hstack([part.transform(counts[:, kept]) for part, kept in parts]))
 
 
 def _model(texts: Texts) -> Model:
