@@ -71,11 +71,11 @@ def made_up(prompts: int, width: int, active: int) -> tuple[sparse.csr_array, np
     labels = rng.random(prompts) < 0.5
     common = 1 / np.arange(20, width + 20)
     common *= active / common.sum()
-    telling = rng.choice(width // 4, 60, replace=False)
+    telling = rng.choice(width // 32, 60, replace=False)
     rows, columns = [], []
     for row in range(prompts):
         chance = common.copy()
-        chance[telling] *= 1.6 if labels[row] else 1.0
+        chance[telling] *= 1.4 if labels[row] else 1.0
         chosen = np.flatnonzero(rng.random(width) < chance)
         rows.append(np.full(len(chosen), row))
         columns.append(chosen)
