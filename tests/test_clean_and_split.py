@@ -2,8 +2,10 @@
 
 import random
 from collections import Counter
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import sample_rows
@@ -11,6 +13,7 @@ from helpers import sample_rows
 from pipeline.prompts.clean import clean
 from pipeline.prompts.near_duplicates import near_duplicate_groups
 from pipeline.prompts.raw import to_raw_table
+from pipeline.prompts.shingles import ShingleSets
 from pipeline.prompts.split import split_prompts
 
 
@@ -64,12 +67,14 @@ def test_reordering_the_rows_changes_nothing() -> None:
     assert split_prompts(again, **SPLIT_OPTIONS)[0].equals(split_prompts(CLEAN, **SPLIT_OPTIONS)[0])
 
 
+@cache
+def shingles(prompt: str) -> set[str]:
+    text = " ".join(prompt.lower().split())
+    return {text[i : i + 5] for i in range(max(len(text) - 4, 1))}
+
+
 def jaccard(left: str, right: str) -> float:
-    sets = [
-        {text[i : i + 5] for i in range(max(len(text) - 4, 1))}
-        for text in (" ".join(each.lower().split()) for each in (left, right))
-    ]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+    return len(shingles(left) & shingles(right)) / len(shingles(left) | shingles(right))
 
 
 def test_no_test_prompt_has_a_near_duplicate_in_train() -> None:
@@ -83,17 +88,91 @@ def test_no_test_prompt_has_a_near_duplicate_in_train() -> None:
     assert counts["groups_of_several"] > 20, "the sample should have near-duplicates for this to mean something"
 
 
-def test_groups_are_exactly_the_connected_near_duplicates() -> None:
-    prompts = CLEAN["prompt"].to_pylist()[:300]
-    groups = near_duplicate_groups(prompts, 0.6, 5)
-    expected = list(range(len(prompts)))
+def connected(prompts: list[str], threshold: float) -> list[int]:
+    """Groups by comparing all pairs, numbered by their first prompts."""
+    groups = list(range(len(prompts)))
     for right in range(len(prompts)):
         for left in range(right):
-            if jaccard(prompts[left], prompts[right]) >= 0.6:
-                old, new = expected[right], expected[left]
-                expected = [new if number == old else number for number in expected]
-    pairs = set(zip(groups.tolist(), expected, strict=True))
-    assert len(pairs) == len(set(groups.tolist())) == len(set(expected)) < len(prompts)
+            if groups[left] != groups[right] and jaccard(prompts[left], prompts[right]) >= threshold:
+                new, old = sorted((groups[left], groups[right]))
+                groups = [new if number == old else number for number in groups]
+    return [sorted(set(groups)).index(number) for number in groups]
+
+
+def numbered_by_first_prompt(groups: np.ndarray) -> list[int]:
+    order = list(dict.fromkeys(groups.tolist()))
+    return [order.index(number) for number in groups.tolist()]
+
+
+@pytest.mark.parametrize("threshold", [0.45, 0.6, 0.9, 1.0])
+def test_groups_are_exactly_the_connected_near_duplicates(threshold: float) -> None:
+    prompts = CLEAN["prompt"].to_pylist()[:300]
+    prompts += [f"  {prompt.upper()}" for prompt in prompts[:20]]
+    groups = numbered_by_first_prompt(near_duplicate_groups(prompts, threshold, 5))
+    assert groups == connected(prompts, threshold)
+    assert 20 <= len(prompts) - max(groups) - 1 < 300
+
+
+def words(rng: random.Random, count: int) -> list[str]:
+    return ["".join(rng.choices("abcdefghij", k=6)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_random_prompts_are_those_of_all_pairs(seed: int) -> None:
+    """Chains of ever more changed copies, of lengths from one word to several thousand shingles."""
+    rng = random.Random(seed)
+    prompts = []
+    for _ in range(25):
+        text = words(rng, int(2 ** rng.uniform(0, 9)))
+        for _ in range(rng.randrange(1, 6)):
+            prompts.append(" ".join(text))
+            for _ in range(len(text) // 25 + rng.randrange(2)):
+                text[rng.randrange(len(text))] = words(rng, 1)[0]
+    rng.shuffle(prompts)
+    groups = numbered_by_first_prompt(near_duplicate_groups(prompts, 0.6, 5))
+    assert groups == connected(prompts, 0.6)
+    assert 20 < max(groups) + 1 < len(prompts)
+
+
+def crowd(wrapper_words: int, core_words: int, cores: int, ends: list[str]) -> list[str]:
+    """Prompts that share a wrapper, every core once with each end."""
+    rng = random.Random(0)
+    wrapper = " ".join(words(rng, wrapper_words))
+    asked = [" ".join(words(rng, core_words)) for _ in range(cores)]
+    return [f"{wrapper} {core} {end}" for end in ends for core in asked]
+
+
+def test_near_duplicates_are_told_apart_in_a_crowd() -> None:
+    prompts = crowd(20, 12, 300, ["", "now", "again"])
+    assert 0.4 < jaccard(prompts[0], prompts[1]) < 0.6
+    groups = near_duplicate_groups(prompts, 0.6, 5)
+    assert numbered_by_first_prompt(groups) == list(range(300)) * 3
+
+
+def test_no_pair_of_a_bucket_is_forgotten() -> None:
+    """At 1.0 there is one band, and most prompts have the signature of the wrapper: too many pairs for one go."""
+    prompts = crowd(150, 1, 800, [""])
+    prompts += [prompt.upper() for prompt in prompts]
+    groups = near_duplicate_groups(prompts, 1.0, 5)
+    assert numbered_by_first_prompt(groups) == list(range(800)) * 2
+
+
+def test_similar_pairs_are_those_by_python_sets() -> None:
+    """Long sets, whose bitmaps rule little out, and more pairs of them than are compared in one go."""
+    prompts = crowd(60, 22, 100, ["", "now", "again"])
+    left, right = np.triu_indices(len(prompts), 1)
+    similar = [jaccard(prompts[i], prompts[j]) >= 0.57 for i, j in zip(left, right, strict=True)]
+    found = ShingleSets(prompts, 5, 128).similar(left, right, 0.57)
+    assert found.tolist() == np.flatnonzero(similar).tolist()
+    assert 300 < len(found) < len(left) - 300
+
+
+def test_thousands_of_copies_with_a_word_changed_are_one_group() -> None:
+    rng = random.Random(0)
+    text = " ".join(words(rng, 20))
+    prompts = [f"{text} {word}" for word in words(rng, 3000)]
+    groups = near_duplicate_groups([*prompts, "something else altogether"], 0.6, 5)
+    assert set(groups[:-1].tolist()) == {groups[0]} != {groups[-1]}
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.35])

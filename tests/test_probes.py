@@ -4,7 +4,6 @@ import os
 import signal
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,25 @@ import torch
 from helpers import sample_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from probe_data import made
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from sklearn.pipeline import FeatureUnion
 
 from pipeline.activations.store import INDEX, ActivationStore, shard_name, write_manifest, write_shard
 from pipeline.errors import UserError
 from pipeline.files import write_table
-from pipeline.probes.arms.attention import Attention, Tokens
-from pipeline.probes.arms.k_sparse import ranked
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
 from pipeline.probes.bootstrap import group_resamples, interval, p_value
-from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.judge import Judge, label_noise
 from pipeline.probes.metrics import METRICS
-from pipeline.probes.models import Model, Ranked
+from pipeline.probes.models import Ranked
 from pipeline.probes.pooling import pooled
 from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
-from pipeline.probes.task import FULL, SHUFFLED, Prompts, Task, balanced, read_prompts, tasks
+from pipeline.probes.task import SHUFFLED, Prompts, balanced, read_prompts, tasks
 from pipeline.probes.tokens import reduced_tokens
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
@@ -145,25 +138,6 @@ def test_too_few_prompts_in_a_class_are_told() -> None:
         balanced(prompts, "test", "even", 5)
 
 
-def made(count: int, seed: int, *, test: float = 0.5, sources: int = 1) -> tuple[Prompts, np.ndarray]:
-    """Prompts whose first feature tells the label with some noise, and their features."""
-    rng = np.random.default_rng(seed)
-    clusters = rng.integers(0, 2, count)
-    features = rng.normal(size=(count, 8)) + 1.0 * clusters[:, None] * np.eye(8)[0]
-    names = [f"{seed}-{n}" for n in range(count)]
-    of_source = np.array([f"source {n}" for n in rng.integers(0, sources, count)])
-    sides = np.where(rng.random(count) < test, "test", "train")
-    return Prompts(names, names, of_source, clusters, np.array(names), sides, 1, seed), features
-
-
-HOW = Fitting(c_grid=[0.01, 1.0], folds=3, seed=0)
-
-
-def full_task(prompts: Prompts) -> Task:
-    train = balanced(prompts, "train", "even", 2)
-    return Task(FULL, 0, train, prompts.labels[train])
-
-
 def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     prompts, _ = made(600, 0, sources=3)
     every = list(tasks(prompts, "even", 5, scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4], folds=8))
@@ -194,96 +168,6 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
             assert task.setting.removeprefix("without_") not in prompts.sources[task.train]
     first, second = (task for task in every if task.setting == "scarce_16")
     assert set(first.train) != set(second.train)
-
-
-def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
-    prompts, features = made(1200, 0)
-
-    def auroc(task: Task) -> float:
-        chosen = fit({"mean": features}, Model(StandardScaler), task, prompts.groups, HOW)[0]
-        scores = chosen.fitted.probabilities(features)
-        return float(reference.roc_auc_score(prompts.labels[prompts.test], scores[prompts.test]))
-
-    assert auroc(full_task(prompts)) > 0.7
-    every = tasks(prompts, "even", 5, scarce=[], draws=2, noise=[], folds=3)
-    permuted = [task for task in every if task.setting == SHUFFLED]
-    assert len({task.labels.tobytes() for task in permuted}) == 5
-    assert np.mean([auroc(task) for task in permuted]) == pytest.approx(0.5, abs=0.1)
-
-
-def test_pooling_is_chosen_by_cross_validation() -> None:
-    prompts, features = made(600, 0)
-    noise = np.random.default_rng(5).normal(size=features.shape)
-    views = {"max": noise, "mean": features, "last": noise}
-    chosen = fit(views, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[0]
-    assert chosen.pooling == "mean" and chosen.c in HOW.c_grid
-
-
-@pytest.mark.parametrize("as_sparse", [False, True])
-def test_a_path_of_fits_gives_what_one_fit_after_the_other_gives(as_sparse: bool) -> None:
-    """Beside a plain grid search of scikit-learn's over a pipeline."""
-    prompts, narrow = made(800, 0)
-    features = np.hstack([narrow, np.random.default_rng(1).normal(size=(800, 700))])  # beyond models.FEW
-    matrix = sparse.csr_array(features * (np.abs(features) > 0.5)) if as_sparse else features
-    task = full_task(prompts)
-    grid = [0.0001, 0.01, 1.0]
-    splits = StratifiedGroupKFold(3, shuffle=True, random_state=0).split(
-        task.labels, task.labels, prompts.groups[task.train]
-    )
-    pipeline = make_pipeline(MaxAbsScaler(), LogisticRegression(max_iter=10_000, tol=1e-8))
-    search = GridSearchCV(pipeline, {"logisticregression__C": grid}, scoring="roc_auc", cv=list(splits))
-    search.fit(matrix[task.train], task.labels)
-    chosen = fit({"mean": matrix}, Model(MaxAbsScaler), task, prompts.groups, Fitting(grid, 3, 0))[0]
-    assert chosen.c == search.best_params_["logisticregression__C"]
-    assert chosen.cv_auroc == pytest.approx(search.best_score_, abs=0.002)
-    ours, theirs = chosen.fitted.probabilities(matrix), search.predict_proba(matrix)[:, 1]
-    assert ours == pytest.approx(theirs, abs=0.01)
-
-
-def test_k_features_are_chosen_inside_each_fold() -> None:
-    """Of 5,000 columns of noise some tell train's labels well by chance; cross-validation must not be taken in."""
-    prompts, _ = made(120, 0, test=0.2)
-    noise = np.random.default_rng(3).normal(size=(120, 5000))
-    task = full_task(prompts)
-    model = Model(partial(ranked, (1, 8)), sizes=(1, 8))
-    found = fit({"mean": noise}, model, task, prompts.groups, HOW)
-    assert set(found) == {1, 8}
-    assert all(0.3 < chosen.cv_auroc < 0.7 for chosen in found.values())
-    best = Ranked(8).fit(noise[task.train], task.labels).columns_
-    outside = reference.roc_auc_score(task.labels, noise[task.train][:, best[0]])
-    assert max(outside, 1 - outside) > 0.72, "chosen before the folds are made it would look good"
-
-
-def test_k_of_1_is_the_single_best_column() -> None:
-    prompts, features = made(600, 0)
-    model = Model(partial(ranked, (1, 2)), sizes=(1, 2, 512))
-    found = fit({"mean": features[:, ::-1]}, model, full_task(prompts), prompts.groups, HOW)
-    assert set(found) == {1, 2}, "as many as the features have"
-    assert len(found[1].fitted.coefficient) == 1 and found[1].cv_auroc > 0.7
-
-
-def test_folds_need_enough_groups() -> None:
-    prompts, features = made(80, 0)
-    task = full_task(prompts)
-    with pytest.raises(UserError, match=r"probe\.folds = 3"):
-        fit({"mean": features}, Model(StandardScaler), task, np.array(["same"] * 80), HOW)
-
-
-def test_attention_finds_the_token_that_tells() -> None:
-    """Each prompt has ten tokens of noise, and one marked token whose sign is the label: their mean says little."""
-    prompts, _ = made(400, 0)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 11, 6)).astype(np.float32)
-    x[:, 3, 0] = 8
-    x[:, 3, 1] = 2 * np.where(prompts.labels, 1, -1)
-    tokens = Tokens(torch.from_numpy(x.reshape(-1, 6)), torch.arange(400).repeat_interleave(11), 400)
-    task = full_task(prompts)
-    ((_, attention),) = Attention().scores({"tokens": lambda rows: tokens}, task, prompts.groups, HOW)
-    mean = fit({"mean": x.mean(1)}, Model(StandardScaler), task, prompts.groups, HOW)[0]
-    truth = prompts.labels[prompts.test]
-    by_attention = reference.roc_auc_score(truth, attention.probabilities[prompts.test])
-    by_mean = reference.roc_auc_score(truth, mean.fitted.probabilities(x.mean(1))[prompts.test])
-    assert by_attention > 0.97 > by_mean + 0.1
 
 
 def test_stability_tells_signal_from_noise() -> None:

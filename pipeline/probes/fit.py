@@ -1,16 +1,27 @@
 """Fitting an arm, with everything about it chosen by cross-validation inside its training prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.errors import UserError
+from pipeline.probes.logistic import Features, logistic
 from pipeline.probes.metrics import auroc
-from pipeline.probes.models import FINE_TOLERANCE, Fitted, Matrix, Model
+from pipeline.probes.models import Fitted, Matrix, Model
 from pipeline.probes.task import Task
+
+TOLERANCE = 1e-4  # while choosing
+FINE_TOLERANCE = 1e-6  # of what is kept
+L1_TOLERANCE, FINE_L1_TOLERANCE = 1e-3, 1e-4  # of liblinear
+L1_ITERATIONS = 1000
+
+Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,10 @@ def fit(
     Raises: UserError when there are too few groups or prompts for the folds.
     """
     splits = folds_of(task, groups, how)
-    chosen_rows = {pooling: take(matrix, task.train) for pooling, matrix in features.items()}
     scores: dict[tuple[int, str, float], list[float]] = {}
-    for pooling, matrix in chosen_rows.items():
-        for inside, outside in splits:
-            for (size, c), value in _fold(model, matrix, task.labels, inside, outside, how.c_grid).items():
-                scores.setdefault((size, pooling, c), []).append(value)
+    for pooling, matrix in features.items():
+        for size, c, value in _cross_validated(model, take(matrix, task.train), task.labels, splits, how.c_grid):
+            scores.setdefault((size, pooling, c), []).append(value)
     if any(np.isnan(values).all() for values in scores.values()):
         raise UserError(f"every fold of {task.setting} has only one class: lower probe.folds, or use more data")
     means = {key: float(np.nanmean(values)) for key, values in scores.items()}
@@ -64,19 +73,19 @@ def fit(
         for size in sorted({key[0] for key in means})
     }
     prepared: dict[str, tuple[Any, Matrix]] = {}
-    fitted = {}
+    chosen = {}
     for size, (_, pooling, c) in best.items():
         if pooling not in prepared:
-            prepare = model.prepare()
-            prepared[pooling] = prepare, prepare.fit_transform(chosen_rows[pooling], task.labels)
+            prepare, matrix = model.prepare and model.prepare(), take(features[pooling], task.train)
+            prepared[pooling] = prepare, prepare.fit_transform(matrix, task.labels) if prepare else matrix
         prepare, matrix = prepared[pooling]
-        *_, regression = model.path(matrix[:, :size] if size else matrix, task.labels, [c], FINE_TOLERANCE)
-        last = Fitted(prepare, regression.coef_[0].copy(), float(regression.intercept_[0]))
-        fitted[size] = Chosen(pooling, c, means[best[size]], last)
-    return fitted
+        narrow = matrix[:, :size] if size else matrix
+        fitted = _fit_finely(model, narrow.astype(np.float64), task.labels, c)
+        chosen[size] = Chosen(pooling, c, means[best[size]], Fitted(prepare, *fitted))
+    return chosen
 
 
-def folds_of(task: Task, groups: np.ndarray, how: Fitting) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds_of(task: Task, groups: np.ndarray, how: Fitting) -> list[Split]:
     """The splits of the task, made if it has none yet; near-duplicate groups (N) never straddle them.
 
     Raises: UserError when there are too few groups.
@@ -95,19 +104,107 @@ def take(matrix: Matrix, rows: np.ndarray) -> Matrix:
     return [matrix[row] for row in rows] if isinstance(matrix, list) else matrix[rows]
 
 
-def _fold(
-    model: Model, matrix: Matrix, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray, c_grid: Sequence[float]
-) -> dict[tuple[int, float], float]:
-    """AUROC on the prompts `outside`, for each size and C, of fits on those `inside`."""
-    prepare = model.prepare()
-    train = prepare.fit_transform(take(matrix, inside), labels[inside])
-    held_out = prepare.transform(take(matrix, outside))
-    sizes = [0] if model.sizes is None else [size for size in model.sizes if size <= train.shape[1]]
-    everyone = np.ones((1, len(outside)))
-    found = {}
-    for size in sizes:
-        narrow, wide = (part[:, :size] if size else part for part in (train, held_out))
-        for regression in model.path(narrow, labels[inside], c_grid):
-            logits = wide @ regression.coef_[0]
-            found[size, float(regression.C)] = float(auroc(labels[outside], logits, everyone)[0])
-    return found
+def _cross_validated(
+    model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
+) -> Iterator[tuple[int, float, float]]:
+    """Size, C, and the AUROC on the prompts outside a fold, of fits on those inside."""
+    if model.prepare is None:
+        yield from _aurocs(model, matrix, labels, splits, c_grid)
+        return
+    prepared = [model.prepare().fit(take(matrix, inside), labels[inside]).transform(matrix) for inside, _ in splits]
+    if all(isinstance(each, np.ndarray) and each.shape == prepared[0].shape for each in prepared):
+        yield from _aurocs(model, np.stack(prepared), labels, splits, c_grid)
+        return
+    for each, split in zip(prepared, splits, strict=True):
+        yield from _aurocs(model, each, labels, [split], c_grid)
+
+
+def _aurocs(
+    model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
+) -> Iterator[tuple[int, float, float]]:
+    """As _cross_validated, of prepared features, (n, width) or (folds, n, width)."""
+    scaling = [model.scaling(_of_fold(matrix, fold)[inside]) for fold, (inside, _) in enumerate(splits)]
+    offset, scale = (np.stack(each) for each in zip(*scaling, strict=True))
+    if not sparse.issparse(matrix):  # products in float32 would lose columns far from zero
+        centre = matrix.mean(axis=-2, dtype=np.float64)
+        matrix, offset = (matrix - centre[..., None, :]).astype(matrix.dtype), offset - centre
+    insides = [inside for inside, _ in splits]
+    for size in model.sizes or [0]:
+        width = size or matrix.shape[-1]
+        if width > matrix.shape[-1]:
+            continue
+        narrow = matrix[..., :width] if size else matrix
+        logits = (_logits_l1 if model.l1 else _logits)(
+            narrow, labels, insides, offset[:, :width], scale[:, :width], c_grid
+        )
+        for fold, (_, outside) in enumerate(splits):
+            everyone = np.ones((1, len(outside)))
+            for number, c in enumerate(c_grid):
+                yield size, c, float(auroc(labels[outside], logits[fold, number, outside], everyone)[0])
+
+
+def _of_fold(matrix: Matrix, fold: int) -> Matrix:
+    return matrix[fold] if matrix.ndim == 3 else matrix
+
+
+def _logits(
+    matrix: Matrix,
+    labels: np.ndarray,
+    insides: Sequence[np.ndarray],
+    offset: np.ndarray,
+    scale: np.ndarray,
+    c_grid: Sequence[float],
+) -> np.ndarray:
+    """Logits (folds, C, n), up to a constant each, of fits on the rows inside each fold; scaling: (folds, width)."""
+    features = Features(matrix, len(insides))
+    rows = np.zeros((len(insides), len(labels)), dtype=bool)
+    for fold, inside in enumerate(insides):
+        rows[fold, inside] = True
+    coefficient, _ = logistic(features, labels, rows, offset, scale, c_grid, TOLERANCE)
+    return features.logits(torch.from_numpy(coefficient / scale[:, None]).to(features.dtype)).numpy()
+
+
+def _logits_l1(
+    matrix: Matrix,
+    labels: np.ndarray,
+    insides: Sequence[np.ndarray],
+    offset: np.ndarray,
+    scale: np.ndarray,
+    c_grid: Sequence[float],
+) -> np.ndarray:
+    """As _logits, under an L1 penalty."""
+    logits = np.empty((len(insides), len(c_grid), len(labels)))
+    for fold, inside in enumerate(insides):
+        scaled = _scaled(_of_fold(matrix, fold), offset[fold], scale[fold])
+        for number, c in enumerate(c_grid):
+            regression = _l1(c, L1_TOLERANCE).fit(scaled[inside], labels[inside])
+            logits[fold, number] = scaled @ regression.coef_[0]
+    return logits
+
+
+def _fit_finely(
+    model: Model, matrix: Matrix, labels: np.ndarray, c: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Offset, scale, coefficient (width) and intercept of the fit on all rows of prepared features, float64."""
+    offset, scale = model.scaling(matrix)
+    if model.l1:
+        regression = _l1(c, FINE_L1_TOLERANCE).fit(_scaled(matrix, offset, scale), labels)
+        return offset, scale, regression.coef_[0].copy(), float(regression.intercept_[0])
+    everyone = np.ones((1, len(labels)), dtype=bool)
+    coefficient, intercept = logistic(
+        Features(matrix, 1), labels, everyone, offset[None], scale[None], [c], FINE_TOLERANCE
+    )
+    return offset, scale, coefficient[0, 0], float(intercept[0, 0])
+
+
+def _l1(c: float, tolerance: float) -> LogisticRegression:
+    return LogisticRegression(
+        solver="liblinear", l1_ratio=1.0, C=c, tol=tolerance, max_iter=L1_ITERATIONS, random_state=0
+    )
+
+
+def _scaled(matrix: Matrix, offset: np.ndarray, scale: np.ndarray) -> Matrix:
+    """Scaled columns; sparse ones have no offset."""
+    if sparse.issparse(matrix):
+        return sparse.csr_array(matrix.multiply(1 / scale))
+    return (matrix - offset) / scale

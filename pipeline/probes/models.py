@@ -1,7 +1,7 @@
-"""Linear classifiers fitted along a path of regularisation strengths."""
+"""What linear classifiers are made of: how features are prepared and scaled, and what is left after fitting."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,65 +10,56 @@ from scipy import sparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import f_classif
-from sklearn.linear_model import LogisticRegression
 
 Matrix = Any  # a numpy array or a scipy.sparse.csr_array (prompts, width), or texts
-FEW = 100  # features up to which Newton's method with a dense Hessian is the fastest
-MAX_ITERATIONS = 1000
-TOLERANCE = 1e-4  # while choosing
-FINE_TOLERANCE = 1e-6  # of what is kept
 
 
 @dataclass(frozen=True)
 class Model:
-    """Logistic regression on prepared features.
+    """Logistic regression on prepared and scaled features.
 
-    prepare: makes a transformer, which is fitted on the training prompts alone, each fold's in cross-validation.
+    scaler: StandardScaler or MaxAbsScaler, fitted on the training prompts alone, each fold's in cross-validation;
+        None: features as they are.
+    prepare: makes a transformer, fitted likewise, whose features are scaled; None: there is nothing to prepare.
     l1: penalise absolute values in place of squares.
     sizes: fit on the first k columns that `prepare` makes, for each k; None: on all of them.
     """
 
-    prepare: Callable[[], BaseEstimator]
+    scaler: type[BaseEstimator] | None
+    prepare: Callable[[], BaseEstimator] | None = None
     l1: bool = False
     sizes: tuple[int, ...] | None = None
 
-    def path(
-        self, matrix: Matrix, labels: np.ndarray, c_grid: Sequence[float], tolerance: float = TOLERANCE
-    ) -> Iterator[LogisticRegression]:
-        """Fits on prepared features for ascending C, each started from the one before; the same object each time."""
-        few = not sparse.issparse(matrix) and matrix.shape[1] <= FEW
-        solver = "liblinear" if self.l1 else "newton-cholesky" if few else "lbfgs"
-        regression = LogisticRegression(
-            solver=solver,
-            l1_ratio=1.0 if self.l1 else 0.0,
-            max_iter=MAX_ITERATIONS,
-            tol=tolerance,
-            warm_start=True,
-            random_state=0,
-        )
-        for strength in sorted(c_grid):
-            yield regression.set_params(C=strength).fit(matrix, labels)
+    def scaling(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Offset and scale of the columns of prepared features (n, width), float64."""
+        offset, scale = np.zeros(matrix.shape[1]), np.ones(matrix.shape[1])
+        if self.scaler is None:
+            return offset, scale
+        fitted: Any = self.scaler().fit(matrix)
+        return getattr(fitted, "mean_", offset), fitted.scale_
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier: probability = sigmoid(coefficient . prepared features + intercept)."""
+    """A classifier: probability = sigmoid(coefficient . (prepared features - offset) / scale + intercept)."""
 
     prepare: Any
+    offset: np.ndarray
+    scale: np.ndarray
     coefficient: np.ndarray
     intercept: float
 
     def probabilities(self, matrix: Matrix) -> np.ndarray:
         """Of the target, (N)."""
-        prepared = self.prepare.transform(matrix)[:, : len(self.coefficient)]
-        return np.asarray(expit(prepared @ self.coefficient + self.intercept))
+        prepared = matrix if self.prepare is None else self.prepare.transform(matrix)
+        weight = self.coefficient / self.scale
+        return np.asarray(expit(prepared[:, : len(weight)] @ weight + (self.intercept - self.offset @ weight)))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """coefficient (width), intercept (1), offset and scale (width) where the features are only scaled: the logit is
-        coefficient . (x - offset) / scale + intercept."""
-        named = {"offset": "mean_", "scale": "scale_"}
-        scaling = {name: getattr(self.prepare, key) for name, key in named.items() if hasattr(self.prepare, key)}
-        return {"coefficient": self.coefficient, "intercept": np.array([self.intercept]), **scaling}
+        """coefficient, offset and scale (width), intercept (1), and what the preparation is made of."""
+        own = {"coefficient": self.coefficient, "offset": self.offset, "scale": self.scale}
+        made_of = self.prepare.weights(len(self.coefficient)) if hasattr(self.prepare, "weights") else {}
+        return {**own, "intercept": np.array([self.intercept]), **made_of}
 
 
 class Ranked(TransformerMixin, BaseEstimator):
@@ -89,3 +80,7 @@ class Ranked(TransformerMixin, BaseEstimator):
         """(N, k), dense."""
         chosen = matrix[:, self.columns_]
         return chosen.toarray() if sparse.issparse(chosen) else chosen
+
+    def weights(self, k: int) -> dict[str, np.ndarray]:
+        """The k best columns: which features the classifier's coefficients are of."""
+        return {"columns": self.columns_[:k]}

@@ -89,12 +89,11 @@ def _chunk(numbers: list[int], places: list[np.ndarray], rows: Tensor) -> tuple[
 
 
 def _mean(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    counts = np.diff(np.append(starts, len(states)))
-    return np.asarray(np.add.reduceat(states, starts, axis=0) / counts[:, None].astype(np.float32))
+    return np.stack([part.mean(axis=0) for part in np.split(states, starts[1:])])
 
 
 def _max(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum.reduceat(states, starts, axis=0))
+    return np.stack([part.max(axis=0) for part in np.split(states, starts[1:])])
 
 
 def _last(states: np.ndarray, starts: np.ndarray) -> np.ndarray:

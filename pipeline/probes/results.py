@@ -56,12 +56,13 @@ def fit_arms(
     tables = []
     for seed in seeds:
         prompts = prompts_of(params, seed)
-        scored_rows = np.flatnonzero(~prompts.train)
-        ids = pa.array([prompts.ids[row] for row in scored_rows])
-        sides = pa.array(prompts.sides[scored_rows])
         every = _tasks(prompts, params)
         if seed != seeds[0]:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
+        prompts, every = _needed(prompts, every)
+        scored_rows = np.flatnonzero(~prompts.train)
+        ids = pa.array([prompts.ids[row] for row in scored_rows])
+        sides = pa.array(prompts.sides[scored_rows])
         for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, every, params, point):
             if setting == FULL and seed == seeds[0]:
                 _write_classifier(folder / arm, scored.choices, scored.weights)
@@ -83,6 +84,15 @@ def _tasks(prompts: Prompts, params: ProbeParams) -> list[Task]:
             folds=params.folds,
         )
     )
+
+
+def _needed(prompts: Prompts, every: list[Task]) -> tuple[Prompts, list[Task]]:
+    """Without the train prompts that no task learns from."""
+    kept = ~prompts.train
+    for task in every:
+        kept[task.train] = True
+    number = np.cumsum(kept) - 1
+    return prompts.only(kept), [replace(task, train=number[task.train]) for task in every]
 
 
 def _all(

@@ -1,7 +1,7 @@
 """What is to be learned from which prompts: the tasks that every arm gets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,13 @@ class Prompts:
     sides: np.ndarray
     target: int
     seed: int
+
+    def only(self, rows: np.ndarray) -> "Prompts":
+        """Some of the prompts, bool (N)."""
+        numbers = np.flatnonzero(rows)
+        arrays = {name: getattr(self, name)[numbers] for name in ("sources", "clusters", "groups", "sides")}
+        ids, texts = ([each[number] for number in numbers] for each in (self.ids, self.texts))
+        return replace(self, ids=ids, texts=texts, **arrays)
 
     @property
     def train(self) -> np.ndarray:

@@ -44,6 +44,7 @@ def reduced_tokens(store: ActivationStore, prompt_ids: list[str]) -> Callable[[n
         for first, states in store.shard_rows():
             mask = torch.from_numpy(prompt[first : first + len(states)] >= 0)
             parts.append((states[mask].float() - centre - shift) @ projection)
-        return Tokens(torch.cat(parts), torch.from_numpy(prompt[prompt >= 0]), len(prompt_ids))
+        of = torch.from_numpy(prompt[prompt >= 0])
+        return Tokens(torch.cat(parts), of, len(prompt_ids), centre + shift, projection)
 
     return tokens

@@ -1,14 +1,15 @@
 """Groups of prompts that say almost the same, so that no group is ever divided between train and test."""
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.progress import progress
+from pipeline.prompts.shingles import ShingleSets
 
 PERMUTATIONS = 128
 RECALL = 0.999  # wanted chance that a pair exactly at the threshold becomes a candidate
+PAIRS_AT_ONCE = 200_000
 
 
 def near_duplicate_groups(prompts: list[str], threshold: float, shingle_chars: int) -> np.ndarray:
@@ -17,26 +18,57 @@ def near_duplicate_groups(prompts: list[str], threshold: float, shingle_chars: i
     Two prompts are near-duplicates when the Jaccard similarity of their sets of character shingles (case and
     runs of white space ignored) is at least `threshold`; groups are the connected components of that relation.
     Candidates come from MinHash LSH with a fixed seed (Broder 1997; Leskovec, Rajaraman & Ullman, "Mining of
-    Massive Datasets", section 3.4), and each is then checked exactly.
+    Massive Datasets", section 3.4): prompts with the same signature in a band share a bucket. Each candidate is
+    then checked exactly, unless its prompts are in one group already. Where many prompts of different groups share
+    a bucket, time grows with the square of their number; memory does not.
     """
-    shingles = [_shingles(prompt, shingle_chars) for prompt in prompts]
-    lsh = MinHashLSH(num_perm=PERMUTATIONS, params=_bands_and_rows(threshold))
-    pairs: list[tuple[int, int]] = []
-    with progress(len(prompts), "near-duplicates", "prompt") as bar:
-        sketches = MinHash.generator(
-            ([shingle.encode() for shingle in sorted(each)] for each in shingles),
-            num_perm=PERMUTATIONS,
-            seed=1,
-        )
-        for index, sketch in enumerate(sketches):
-            for other in lsh.query(sketch):
-                if _jaccard(shingles[index], shingles[other]) >= threshold:
-                    pairs.append((other, index))
-            lsh.insert(index, sketch, check_duplication=False)
-            bar.update()
-    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(prompts), len(prompts)))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    sets = ShingleSets(prompts, shingle_chars, PERMUTATIONS)
+    bands, rows = _bands_and_rows(threshold)
+    buckets = [
+        np.unique(sets.signatures[:, start : start + rows], axis=0, return_inverse=True)[1].ravel()
+        for start in range(0, bands * rows, rows)
+    ]
+    candidates = sum(int((sizes * (sizes - 1) // 2).sum()) for sizes in map(np.bincount, buckets))
+    groups = np.arange(len(prompts))
+    with progress(candidates, "near-duplicates", "pair") as bar:
+        for bucket in buckets:
+            waiting = np.arange(len(prompts))
+            while len(waiting):
+                left, right, waiting, settled = _next_pairs(waiting, bucket, groups)
+                near = sets.similar(left, right, threshold)
+                groups = _join(groups, left[near], right[near])
+                bar.update(settled)
+    return groups
+
+
+def _next_pairs(
+    waiting: np.ndarray, bucket: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Pair some of the `waiting` prompts with all waiting ones of their bucket that are not in their group.
+
+    Returns: the two sides of the pairs, who still waits, and how many pairs that settles, those within groups too.
+    """
+    prompts = len(groups)
+    key = bucket[waiting] * prompts + groups[waiting]
+    order = np.argsort(key, kind="stable")
+    waiting, key = waiting[order], key[order]
+    group_end = np.searchsorted(key, key, side="right")
+    bucket_end = np.searchsorted(key, (key // prompts + 1) * prompts)
+    # those of the bucket that follow a prompt's group are its partners: earlier ones have paired with it
+    partners = bucket_end - group_end
+    pairs = np.cumsum(partners)
+    now = max(int(np.searchsorted(pairs, PAIRS_AT_ONCE, side="right")), 1)
+    left = np.repeat(np.arange(now), partners[:now])
+    right = np.arange(pairs[now - 1]) + (bucket_end - pairs)[left]
+    settled = int((bucket_end[:now] - np.arange(now) - 1).sum())
+    return waiting[left], waiting[right], waiting[now:], settled
+
+
+def _join(groups: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`groups` after the groups of each pair became one, numbered by their first prompts."""
+    count = groups.max() + 1
+    graph = coo_array((np.ones(len(left), dtype=np.int8), (groups[left], groups[right])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)[groups]
 
 
 def _bands_and_rows(threshold: float) -> tuple[int, int]:
@@ -45,12 +77,3 @@ def _bands_and_rows(threshold: float) -> tuple[int, int]:
     while 1 - (1 - threshold ** (rows + 1)) ** (PERMUTATIONS // (rows + 1)) >= RECALL:
         rows += 1
     return PERMUTATIONS // rows, rows
-
-
-def _shingles(prompt: str, size: int) -> set[str]:
-    text = " ".join(prompt.lower().split())
-    return {text[start : start + size] for start in range(max(len(text) - size + 1, 1))}
-
-
-def _jaccard(left: set[str], right: set[str]) -> float:
-    return len(left & right) / len(left | right)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, replacing, write_json
+from pipeline.sae.sparse import Active, sum_over_latents
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+SPARSE = 1 / 16  # share of active latents up to which sums over them are faster than a product with all
 SAE_LENS_VERSION = "6.54.12"  # whose format this is
 TENSORS = {
     "standard": {"W_enc", "b_enc", "W_dec", "b_dec"},
@@ -48,8 +50,13 @@ class Sae:
         return pre * (pre > tensors["threshold"]) if self.architecture == "jumprelu" else pre
 
     def decode(self, latents_NL: Tensor) -> Tensor:
-        """Reconstructed activations (N, width)."""
-        return latents_NL @ self.tensors["W_dec"] + self.tensors["b_dec"]
+        """Reconstructed activations (N, width); where few latents are active, they alone cost."""
+        places = latents_NL.flatten().nonzero()[:, 0]
+        if len(places) > SPARSE * latents_NL.numel():
+            return latents_NL @ self.tensors["W_dec"] + self.tensors["b_dec"]
+        active = Active.of_places(places, *latents_NL.shape)
+        values = latents_NL.flatten()[places]
+        return sum_over_latents(active, values, self.tensors["W_dec"]) + self.tensors["b_dec"]
 
     def save(self, folder: Path) -> None:
         """Write cfg.json and sae_weights.safetensors, which `SAE.load_from_disk` of SAELens reads."""

@@ -4,7 +4,7 @@ A prompt's logit is sum over its tokens of softmax(x q)_t (x w)_t + b, with x st
 principal components. It begins as the mean-pooled probe (q = 0).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,21 @@ from pipeline.probes.metrics import auroc
 from pipeline.probes.task import FULL, Task
 
 COMPONENTS = 128
-STEPS = 60  # of L-BFGS, at most
+STEPS = 30  # of L-BFGS for each C, at most
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token activations of all prompts. x (T, c); prompt (T): which of the N prompts each token is of."""
+    """Token activations of all prompts, x = (activation - centre) projection.
+
+    x (T, c); prompt (T): which of the N prompts each token is of; centre (width), projection (width, c).
+    """
 
     x: Tensor
     prompt: Tensor
     prompts: int
+    centre: Tensor
+    projection: Tensor
 
 
 class Attention:
@@ -43,24 +48,30 @@ class Attention:
     def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
         """views["tokens"]: a function that makes Tokens of the rows whose components are taken."""
         tokens: Tokens = views["tokens"](task.train)
-        splits = folds_of(task, groups, how)
-        means = {}
-        for c in how.c_grid:
-            aurocs = []
-            for inside, outside in splits:
-                logits = _fit(tokens, task.train[inside], task.labels[inside], c)
-                aurocs.append(auroc(task.labels[outside], logits[task.train[outside]], np.ones((1, len(outside))))[0])
-            if np.isnan(aurocs).all():
-                raise UserError("every fold has only one class: lower probe.folds, or use more data")
-            means[c] = float(np.nanmean(aurocs))
-        best = max(means, key=lambda c: (round(means[c], 6), -c))
-        logits = _fit(tokens, task.train, task.labels, best)
-        choices = {"C": best, "cv_auroc": round(means[best], 4), "train_prompts": len(task.train)}
-        yield self.name, Scored(expit(logits), choices)
+        c_grid = sorted(how.c_grid)
+        found: list[list[float]] = []
+        for inside, outside in folds_of(task, groups, how):
+            everyone = np.ones((1, len(outside)))
+            path = [
+                _logits(tokens, fitted) for fitted in _path(tokens, task.train[inside], task.labels[inside], c_grid)
+            ]
+            found.append([auroc(task.labels[outside], z[task.train[outside]], everyone)[0] for z in path])
+        if np.isnan(found).all():
+            raise UserError("every fold has only one class: lower probe.folds, or use more data")
+        means = np.nanmean(found, axis=0).round(6)
+        best = int(means.argmax())  # of equals the most regularised
+        *_, fitted = _path(tokens, task.train, task.labels, c_grid[: best + 1])
+        choices = {"C": c_grid[best], "cv_auroc": round(float(means[best]), 4), "train_prompts": len(task.train)}
+        weights = dict(zip(("query", "coefficient"), fitted[0].T.numpy(), strict=True))
+        weights |= {"intercept": fitted[1].numpy(), "projection": tokens.projection.numpy()}
+        weights["input_offset"] = tokens.centre.numpy()
+        yield self.name, Scored(expit(_logits(tokens, fitted)), choices, weights)
 
 
-def _fit(tokens: Tokens, rows: np.ndarray, labels: np.ndarray, c: float) -> np.ndarray:
-    """Logits of all prompts (N) of a probe fitted on `rows`."""
+def _path(
+    tokens: Tokens, rows: np.ndarray, labels: np.ndarray, c_grid: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Query and coefficient (c, 2), and intercept (1), fitted on `rows` for ascending C, each started from the last."""
     inside = torch.zeros(tokens.prompts, dtype=torch.bool)
     inside[torch.from_numpy(rows)] = True
     mask = inside[tokens.prompt]
@@ -69,22 +80,27 @@ def _fit(tokens: Tokens, rows: np.ndarray, labels: np.ndarray, c: float) -> np.n
     target[torch.from_numpy(rows)] = torch.from_numpy(labels).float()
     query_weight = torch.zeros(x.shape[1], 2, requires_grad=True)
     bias = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([query_weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+    for c in c_grid:
+        optimizer = torch.optim.LBFGS([query_weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = _logits(x, prompt, tokens.prompts, query_weight, bias)
-        fitted = torch.nn.functional.binary_cross_entropy_with_logits(logits[inside], target[inside], reduction="sum")
-        value = c * fitted + query_weight.square().sum() / 2
-        value.backward()
-        return value
+        def loss(optimizer: torch.optim.Optimizer = optimizer, c: float = c) -> Tensor:
+            optimizer.zero_grad()
+            logits = _attend(x, prompt, tokens.prompts, query_weight, bias)[inside]
+            fitted = torch.nn.functional.binary_cross_entropy_with_logits(logits, target[inside], reduction="sum")
+            value = c * fitted + query_weight.square().sum() / 2
+            value.backward()
+            return value
 
-    optimizer.step(loss)
-    with torch.no_grad():
-        return _logits(tokens.x, tokens.prompt, tokens.prompts, query_weight, bias).double().numpy()
+        optimizer.step(loss)
+        yield query_weight.detach().clone(), bias.detach().clone()
 
 
-def _logits(x: Tensor, prompt: Tensor, prompts: int, query_weight: Tensor, bias: Tensor) -> Tensor:
+def _logits(tokens: Tokens, fitted: tuple[Tensor, Tensor]) -> np.ndarray:
+    """Of all prompts (N), float64."""
+    return _attend(tokens.x, tokens.prompt, tokens.prompts, *fitted).double().numpy()
+
+
+def _attend(x: Tensor, prompt: Tensor, prompts: int, query_weight: Tensor, bias: Tensor) -> Tensor:
     asked, said = (x @ query_weight).unbind(dim=1)
     largest = torch.full((prompts,), -torch.inf).scatter_reduce(0, prompt, asked.detach(), "amax")
     weight = (asked - largest[prompt]).exp()

@@ -74,5 +74,5 @@ class Arm:
             probabilities = chosen.fitted.probabilities(features[chosen.pooling])
             yield (
                 f"{self.name}-k{size}" if size else self.name,
-                Scored(probabilities, choices, {} if size else chosen.fitted.weights()),
+                Scored(probabilities, choices, chosen.fitted.weights()),
             )

@@ -4,51 +4,56 @@ Which ones is chosen inside each fold: the k that tell the classes apart best on
 et al. 2023, "Finding Neurons in a Haystack", https://arxiv.org/abs/2305.01610), or the first k components.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.probes.arms.base import FEW, SIZES, Arm
 from pipeline.probes.models import Matrix, Model, Ranked
 
 
-def ranked(sizes: Sequence[int]) -> BaseEstimator:
-    return make_pipeline(Ranked(max(sizes)), StandardScaler())
-
-
 class Components(TransformerMixin, BaseEstimator):
-    """As many principal components as there are, up to k."""
+    """As many principal components of standardised features as there are, up to k."""
 
     def __init__(self, k: int) -> None:
         self.k = k
 
     def fit(self, matrix: Matrix, labels: object = None) -> "Components":
-        self.pca_ = PCA(min(self.k, *matrix.shape), svd_solver="auto", random_state=0).fit(matrix)
+        self.scaler_ = StandardScaler().fit(matrix)
+        pca = PCA(min(self.k, *matrix.shape), svd_solver="auto", random_state=0)
+        self.pca_ = pca.fit(self.scaler_.transform(matrix))
         return self
 
     def transform(self, matrix: Matrix) -> Matrix:
-        return self.pca_.transform(matrix)
+        return self.pca_.transform(self.scaler_.transform(matrix))
+
+    def weights(self, k: int) -> dict[str, np.ndarray]:
+        """The first k components (k, width) of the features, standardised by input_offset and input_scale (width)."""
+        return {
+            "components": np.ascontiguousarray(self.pca_.components_[:k]),
+            "input_offset": self.scaler_.mean_,
+            "input_scale": self.scaler_.scale_,
+        }
 
 
-def components(sizes: Sequence[int]) -> BaseEstimator:
-    return make_pipeline(StandardScaler(), Components(max(sizes)), StandardScaler())
+def _ranked(sizes: tuple[int, ...]) -> Model:
+    return Model(StandardScaler, partial(Ranked, max(sizes)), sizes=sizes)
 
 
 OF_DENSE = [
-    Arm("neurons", lambda views: views["dense"], Model(partial(ranked, SIZES), sizes=SIZES)),
-    Arm("pca", lambda views: views["dense"], Model(partial(components, SIZES), sizes=SIZES)),
+    Arm("neurons", lambda views: views["dense"], _ranked(SIZES)),
+    Arm("pca", lambda views: views["dense"], Model(StandardScaler, partial(Components, max(SIZES)), sizes=SIZES)),
 ]
 OF_LATENTS = [
     Arm(
         "sae",
         lambda views: views["latents"],
-        Model(partial(ranked, SIZES), sizes=SIZES),
-        elsewhere=Model(partial(ranked, FEW), sizes=FEW),
+        _ranked(SIZES),
+        elsewhere=_ranked(FEW),
         stable=FEW[0],
     ),
-    Arm("untrained", lambda views: views["untrained"], Model(partial(ranked, SIZES), sizes=SIZES)),
+    Arm("untrained", lambda views: views["untrained"], _ranked(SIZES)),
 ]

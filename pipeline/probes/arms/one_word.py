@@ -17,4 +17,4 @@ def word_of(texts: Texts, prepare: Pipeline) -> dict[str, str]:
     return {"word": prepare[0].get_feature_names_out()[prepare[1].columns_[0]]}
 
 
-ARMS = [Arm("one_word", lambda texts: {"none": texts.prompts.texts}, Model(one_word), describe=word_of)]
+ARMS = [Arm("one_word", lambda texts: {"none": texts.prompts.texts}, Model(None, one_word), describe=word_of)]

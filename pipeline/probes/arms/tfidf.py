@@ -47,7 +47,7 @@ class Tfidf(TransformerMixin, BaseEstimator):
 
 
 def _model(texts: Texts) -> Model:
-    return Model(partial(Tfidf, texts.words))
+    return Model(None, partial(Tfidf, texts.words))
 
 
 def _terms(texts: Texts, prepare: Tfidf) -> dict[str, list[Any]]:

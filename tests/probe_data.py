@@ -1,0 +1,24 @@
+"""Made-up prompts and features for tests of the probes."""
+
+import numpy as np
+
+from pipeline.probes.fit import Fitting
+from pipeline.probes.task import FULL, Prompts, Task, balanced
+
+HOW = Fitting(c_grid=[0.01, 1.0], folds=3, seed=0)
+
+
+def made(count: int, seed: int, *, test: float = 0.5, sources: int = 1) -> tuple[Prompts, np.ndarray]:
+    """Prompts whose first feature tells the label with some noise, and their features."""
+    rng = np.random.default_rng(seed)
+    clusters = rng.integers(0, 2, count)
+    features = rng.normal(size=(count, 8)) + 1.0 * clusters[:, None] * np.eye(8)[0]
+    names = [f"{seed}-{n}" for n in range(count)]
+    of_source = np.array([f"source {n}" for n in rng.integers(0, sources, count)])
+    sides = np.where(rng.random(count) < test, "test", "train")
+    return Prompts(names, names, of_source, clusters, np.array(names), sides, 1, seed), features
+
+
+def full_task(prompts: Prompts) -> Task:
+    train = balanced(prompts, "train", "even", 2)
+    return Task(FULL, 0, train, prompts.labels[train])
