@@ -4,7 +4,9 @@ import argparse
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pipeline.errors import UserError
 
@@ -36,7 +38,12 @@ def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
         from pipeline.params.root import check_params_file
 
         check_params_file()
+        start = time.monotonic()
         main(**arguments)
+        # not at the top: it imports pyarrow, which --help can do without
+        from pipeline.timings import record
+
+        record(Path(sys.argv[0]).stem, list(arguments.values()), time.monotonic() - start)
 
     exit_on_user_error(run)
 

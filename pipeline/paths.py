@@ -17,10 +17,13 @@ SAES = Path("models/sae")
 TRAINED_ON = "trained_on.parquet"  # in an SAE's folder: the ids of the prompts that it has seen
 PROBES = Path("models/probes")
 SCORES = Path("data/scores")
+LATENTS = Path("data/latents")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
 REPORT = Path("report")
+BROWSE = REPORT / "browse"
 FIGURES = REPORT / "figures"
+SAE_FIGURES = FIGURES / "sae"
 
 
 def sae(point: str, variant: str, seed: int, seeds: Sequence[int]) -> Path:

@@ -71,9 +71,12 @@ def run_stage(name: str, folder: Path, *items: str) -> None:
     from pipeline.cli import run_stage as run
 
     module = importlib.import_module(f"pipeline.stages.{name}")
-    arguments = {"train_sae": ("point", "variant"), "probe_sae": ("point", "variant"), "probe_dense": ("point",)}
+    items_of: dict[str, tuple[str, ...]] = dict.fromkeys(
+        ("train_sae", "probe_sae", "intervene", "explain"), ("point", "variant")
+    )
+    items_of["probe_dense"] = ("point",)
     with working_in(folder), mock.patch.object(sys, "argv", [name, *items]):
-        run(module.main, module.__doc__, *arguments.get(name, ()))
+        run(module.main, module.__doc__, *items_of.get(name, ()))
 
 
 def run_stage_error(name: str, folder: Path, *items: str) -> str:

@@ -17,7 +17,8 @@ from helpers import SMALL, sample_rows, save_small_model, write_csv, write_param
 from stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
-PROBES = ["probe_text", f"probe_dense@{POINT}", f"probe_sae@{POINT}-{SAE}", "evaluate", "report"]
+OF_SAE = [f"{stage}@{POINT}-{SAE}" for stage in ("probe_sae", "intervene", "explain")]
+PROBES = ["probe_text", f"probe_dense@{POINT}", *OF_SAE, "evaluate", "report"]
 
 
 class Project:
@@ -80,7 +81,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("the project")
     script = project.run("runs/local.sh", "prompts.csv", str(folder / "lm"), "-S", "evaluate.resamples=120")
-    assert len(re.findall("Running stage", script)) == 12
+    assert len(re.findall("Running stage", script)) == 13
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     assert params["model"] | {"source": "local", "path": str(folder / "lm")} == params["model"]
     assert params["evaluate"]["resamples"] == 120
@@ -116,18 +117,20 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
     earlier = project.metrics()
     project.set(extract__points=[POINT, "layer_delta.2"], sae__train=[SAE, "topk"])
     ran = project.ran("repro")
-    new_items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
-    new_items.remove(f"{POINT}-{SAE}")
+    items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
+    new_items = items - {f"{POINT}-{SAE}"}
     expected = {"extract", "probe_dense@layer_delta.2", "evaluate", "report"}
-    expected |= {f"{stage}@{item}" for stage in ("train_sae", "probe_sae") for item in new_items}
+    expected |= {f"{stage}@{item}" for stage in ("train_sae", "probe_sae", "explain") for item in new_items}
+    expected |= {f"intervene@{item}" for item in items}  # which look at every point downstream
     assert set(ran) == expected
     name = f"metrics/sae/{POINT}/{SAE}.json"
     assert project.metrics()[name] == earlier[name]
     arms = json.loads((project.folder / "metrics/probes.json").read_text())["balanced"]
     assert set(arms) == {"text", POINT, "layer_delta.2"}
     project.set(extract__points=[POINT], sae__train=[SAE])
-    # only the judge, who removes what the point that went has left in the folders that it depends on
-    assert project.ran("repro") == ["evaluate"]
+    # only those that remove what the point that went has left in the folders that they depend on
+    assert set(project.ran("repro")) == {f"intervene@{POINT}-{SAE}", "evaluate"}
+    assert project.ran("repro") == []
     assert project.metrics() == earlier
 
 
@@ -135,7 +138,7 @@ def test_a_clean_clone_gives_the_same_bytes_and_runs_experiments(base: Project, 
     base.run("git", "clone", "-q", str(base.folder), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     params = (clone.folder / "params.yaml").read_bytes()
-    assert len(clone.ran("repro")) == 11, "all but evaluate, whose outputs are in git, are computed anew"
+    assert len(clone.ran("repro")) == 12, "all but intervene and evaluate, whose outputs are in git, are computed anew"
     assert clone.metrics() == base.metrics()
     assert clone.run("git", "status", "--porcelain") == "", "dvc.lock and metrics are those of the commit"
 
@@ -177,7 +180,12 @@ def test_plots_are_drawn_from_every_curve(project: Project) -> None:
     page = (project.folder / "drawn/index.html").read_text()
     for title in ("ROC on the balanced test prompts", "Prompts by source and cluster", "Prompt lengths"):
         assert page.count(f'"title": "{title}') == 1, title
-    for title in (f"Training of {SAE} at {POINT}", f"Latents of {SAE}", f"Active latents of {SAE}"):
+    for title in (
+        f"Training of {SAE} at {POINT}",
+        f"Latents of {SAE}",
+        f"Active latents of {SAE}",
+        f"{SAE} at {POINT} as",
+    ):
         assert page.count(f'"title": "{title}') == 1, title
 
 

@@ -10,8 +10,9 @@ from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadMode
 
 from pipeline.activations.tokens import PromptTokens, tokenise
 from pipeline.points import SITES, Point
-from pipeline.sae.fidelity import fidelity, spliced_in
+from pipeline.sae.fidelity import fidelity
 from pipeline.sae.model import Sae
+from pipeline.sae.splice import spliced_in
 
 
 def language_model(family: str) -> Any:

@@ -47,6 +47,17 @@ def test_all_folds_and_strengths_at_once_are_what_scikit_learn_fits_one_by_one(w
             assert intercept[fold, number] == pytest.approx(expected.intercept_[0], abs=1e-3)
 
 
+def test_columns_that_are_much_alike_are_fitted_with_hardly_any_penalty() -> None:
+    """Their bound on the Hessian has no Cholesky factors in single precision."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 100))
+    labels = rng.random(400) < expit(matrix[:, 0])
+    everyone, zeros = np.ones((1, 400), dtype=bool), np.zeros((1, 100))
+    coefficient, _ = logistic(Features(matrix, 1), labels, everyone, zeros, zeros + 1, [1e6], 1e-6)
+    expected = LogisticRegression(C=1e6, tol=1e-10, max_iter=10_000).fit(matrix, labels)
+    assert matrix @ coefficient[0, 0] == pytest.approx(matrix @ expected.coef_[0], abs=0.02)
+
+
 def test_columns_far_from_zero_are_fitted_in_single_precision_too() -> None:
     """A column with a mean 10,000 times its spread, as some neurons of language models have."""
     prompts, features = made(600, 0)

@@ -31,6 +31,11 @@ class PromptTokens:
     kept: Sequence[np.ndarray]
     special_ids: Sequence[int]
 
+    def some(self, prompts: Sequence[int]) -> "PromptTokens":
+        """These prompts alone, in this order."""
+        ids, kept = ([each[prompt] for prompt in prompts] for each in (self.ids, self.kept))
+        return PromptTokens([self.prompt_ids[prompt] for prompt in prompts], ids, kept, self.special_ids)
+
     def index(self, prompts: range) -> pa.Table:
         """One row a kept token of `prompts`, in order: prompt_id, position (in what the model reads), token_id."""
         counts = [len(self.kept[prompt]) for prompt in prompts]
@@ -44,6 +49,16 @@ class PromptTokens:
                 "token_id": pa.array(token_ids, pa.int32()),
             }
         )
+
+    def usable(self, prompt: int) -> np.ndarray:
+        """Which of a prompt's kept tokens pooling and training use, bool (kept): neither first nor special ones."""
+        kept = self.kept[prompt]
+        return (kept > 0) & ~np.isin(self.ids[prompt][kept], self.special_ids)
+
+
+def input_limit(tokenizer: "PreTrainedTokenizerBase", *limits: int | None) -> int:
+    """How many tokens an input may have: the least of the limits that are set, and of the tokenizer's own."""
+    return min(limit for limit in (*limits, tokenizer.model_max_length) if limit and limit > 0)
 
 
 def tokenise(
@@ -93,7 +108,7 @@ def _encode(
     if prompt_format == "raw":
         tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int32)
         return tokens, np.ones(len(tokens), dtype=bool)
-    before, after = _chat_frame(tokenizer, prompt_format)
+    before, after = chat_frame(tokenizer, prompt_format)
     text = before + prompt + after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens = np.array(encoded["input_ids"], dtype=np.int32)
@@ -103,7 +118,7 @@ def _encode(
     return tokens, (spans[:, 1] > len(before)) & (spans[:, 0] < len(before) + len(prompt))
 
 
-def _chat_frame(tokenizer: "PreTrainedTokenizerBase", prompt_format: PromptFormat) -> tuple[str, str]:
+def chat_frame(tokenizer: "PreTrainedTokenizerBase", prompt_format: PromptFormat) -> tuple[str, str]:
     """What the chat template puts before and after a prompt that is the user's only turn."""
     text: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": _MARK}],

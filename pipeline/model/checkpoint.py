@@ -96,10 +96,7 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
 
     GPTQ checkpoints load through transformers' own choice of backend.
     """
-    config = load_config(directory)
-    config.num_hidden_layers = blocks
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:blocks]
+    config = _cut(load_config(directory), blocks)
     model, missing = _load(AutoModel, directory, config, dtype, device)
     if any("embed" in key for key in missing) and config.tie_word_embeddings:
         # saved as its tied language-modelling head alone, which only the model with the head reads
@@ -114,16 +111,26 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
     return model
 
 
-def load_language_model(directory: Path, dtype: str, device: str) -> PreTrainedModel | None:
-    """Load the whole model with its language-modelling head, ready for inference; None when it has none.
+def load_language_model(directory: Path, dtype: str, device: str, blocks: int | None = None) -> PreTrainedModel | None:
+    """Load the model with its language-modelling head, ready for inference; None when it has none.
 
-    Args: as of `load_model`.
+    Args: as of `load_model`, but without `blocks` all are loaded.
     """
     config = load_config(directory)
+    if blocks:
+        config = _cut(config, blocks)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
     model, missing = _load(AutoModelForCausalLM, directory, config, dtype, device)
     return None if missing else model
+
+
+def _cut(config: Any, blocks: int) -> Any:
+    """The configuration of the first `blocks` blocks alone."""
+    config.num_hidden_layers = blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
+    return config
 
 
 def _load(kind: Any, directory: Path, config: Any, dtype: str, device: str) -> tuple[Any, list[str]]:

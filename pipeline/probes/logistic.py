@@ -6,6 +6,7 @@ by L-BFGS (Nocedal & Wright 2006, "Numerical Optimization", algorithms 7.4 and 7
 every problem, and the line searches work on the logits and need no further one.
 """
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+
+from pipeline.errors import UserError
 
 MEMORY = 8  # steps that L-BFGS remembers
 SEARCHES = 10  # of a step's length, at most
@@ -130,6 +133,10 @@ def logistic(
         steps.append((step, change, _inverse(_dot(step, change), 0)))
         g = after
     found[:, left] = w.double()
+    if len(left):
+        print(f"warning: after {MAX_ITERATIONS} steps a fit has not converged; its result is used", file=sys.stderr)
+    if not found.isfinite().all():
+        raise UserError("a probe's fit has no finite result: remove what is not finite from the activations")
     return found[..., :-1].numpy(), found[..., -1].numpy()
 
 
@@ -163,7 +170,7 @@ def _line_search(
     return length, residual
 
 
-def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penalty: Tensor) -> Tensor:
+def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penalty: Tensor) -> Tensor | None:
     """Cholesky factors (F, C, width + 1, width + 1), float32, of a bound on the Hessian: each p (1 - p) is 1 / 4.
 
     Of features that all folds share, (1, C, ...), of their mean fold.
@@ -174,7 +181,8 @@ def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penal
     scaled = ((matrix - centre) * shrink).float()
     rows = used.mT.sqrt().float() * torch.cat([scaled, torch.ones_like(scaled[..., :1])], dim=-1)
     diagonal = torch.nn.functional.pad(penalty.expand(-1, matrix.shape[-1]), (0, 1)).diag_embed().float()
-    return torch.linalg.cholesky((rows.mT @ rows / 4)[:, None] + diagonal)
+    factors, failed = torch.linalg.cholesky_ex((rows.mT @ rows / 4)[:, None] + diagonal)
+    return None if failed.any() else factors  # columns too much alike for single precision
 
 
 def _times_inverse_hessian(g: Tensor, steps: Sequence[Step], factors: Tensor | None) -> Tensor:

@@ -26,8 +26,7 @@ def pooled(
     """Features (prompts, width) of the given prompts, in their order, for each view and pooling, in one pass.
 
     Args:
-        poolings: `mean`, `max` and `last` of the usable tokens (not first, not special; a prompt without any
-            is pooled over all its tokens).
+        poolings: `mean`, `max` and `last` of the usable tokens (not first, not special), see `pooled_tokens`.
         views: makes of activations (tokens, d), float32, what is to be pooled: views by name, (tokens, width) each.
         sparse_views: the views whose features are returned as sparse matrices; no more than a few thousand tokens
             are ever dense at once.
@@ -49,7 +48,7 @@ def pooled(
                 for view, states in views(chunk.float()).items():
                     by_pooling = pieces.setdefault(view, {pooling: [] for pooling in poolings})
                     for pooling in poolings:
-                        features = _POOLINGS[pooling](states.numpy(), starts)
+                        features = POOLINGS[pooling](states.numpy(), starts)
                         by_pooling[pooling].append(sparse.csr_array(features) if view in sparse_views else features)
                 order.extend(numbers)
                 bar.update(len(numbers))
@@ -64,6 +63,11 @@ def pooled(
     }
 
 
+def pooled_tokens(usable: np.ndarray) -> np.ndarray:
+    """Which of one prompt's tokens are pooled, as places: those of which bool (tokens) is true, or all if none is."""
+    return np.flatnonzero(usable) if usable.any() else np.arange(len(usable))
+
+
 def _chunks(
     store: ActivationStore, start: int, end: int, rows: Tensor, wanted: np.ndarray
 ) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
@@ -73,9 +77,8 @@ def _chunks(
     places: list[np.ndarray] = []
     for number in np.flatnonzero(wanted[start:end]) + start:
         span = np.arange(store.offsets[number], store.offsets[number + 1])
-        usable = span[store.usable[span]]
         numbers.append(int(number))
-        places.append((usable if len(usable) else span) - first)
+        places.append(span[pooled_tokens(store.usable[span])] - first)
         if sum(map(len, places)) >= CHUNK:
             yield _chunk(numbers, places, rows)
             numbers, places = [], []
@@ -104,4 +107,5 @@ def _stack_sparse(parts: Sequence[Matrix]) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack(parts))
 
 
-_POOLINGS = {"mean": _mean, "max": _max, "last": _last}
+# of states (tokens, width), and where each prompt starts in them: (prompts, width)
+POOLINGS = {"mean": _mean, "max": _max, "last": _last}

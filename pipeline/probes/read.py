@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import paths
 from pipeline.files import read_json, read_table
 from pipeline.params.probe import ProbeParams
@@ -18,6 +20,18 @@ def prompts_of(params: ProbeParams, seed: int) -> Prompts:
         target=params.target,
         seed=seed,
     )
+
+
+def stability_of(folder: Path, latents: int) -> np.ndarray:
+    """The share of resamples in which the k-sparse probe in `folder` chooses each latent, float64 (L), 0 where rare.
+
+    All 0 when there is no such probe, since the SAE has fewer latents.
+    """
+    stability = np.zeros(latents)
+    if folder.is_dir():
+        for latent, share in choices_of(folder)["stability"]["chosen"].items():
+            stability[int(latent)] = share
+    return stability
 
 
 def choices_of(folder: Path) -> dict[str, Any]:

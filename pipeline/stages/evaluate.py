@@ -1,8 +1,6 @@
 """Stage evaluate: the one judge of all arms' scores, with intervals and paired differences."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.probes.evaluation import Evaluation
 from pipeline.probes.read import choices_of, prompts_of
+from pipeline.stale import keep_only
 
 STABLE_ARM = "sae-k16"
 CURVES = {  # and their columns
@@ -55,22 +54,13 @@ def _remove_stale(points: list[str], variants: list[str]) -> None:
     """
     by_point = [paths.SCORES / "dense", paths.PROBES / "dense"]
     by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
-    by_point_and_variant += [paths.PLOTS / name for name in ("sae", "sae_density", "sae_l0")]
+    by_point_and_variant += [paths.METRICS / "interventions", paths.LATENTS]
+    by_point_and_variant += [paths.PLOTS / name for name in ("sae", "sae_density", "sae_l0", "interventions")]
     for folder in by_point + by_point_and_variant:
-        _keep(folder, points)
+        keep_only(folder, points)
     for folder in by_point_and_variant:
         for point in points:
-            _keep(folder / point, variants)
-
-
-def _keep(folder: Path, names: list[str]) -> None:
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name in names or (entry.is_file() and entry.stem in names):
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+            keep_only(folder / point, variants)
 
 
 def _scores(points: list[str], variants: list[str]) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ from pipeline import paths
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extract import extract
 from pipeline.activations.ranks import local_device
-from pipeline.activations.tokens import tokenise
+from pipeline.activations.tokens import input_limit, tokenise
 from pipeline.cli import run_stage
 from pipeline.files import read_table, write_metrics
 from pipeline.model.checkpoint import DTYPES, load_model, load_tokenizer, pick_device
@@ -28,12 +28,11 @@ def main() -> None:
     directory = lock.locate()
     points = params.parsed_points()
     tokenizer = load_tokenizer(directory)
-    limits = (params.max_tokens, lock.max_positions, tokenizer.model_max_length)
     tokens = tokenise(
         tokenizer,
         prompts["prompt_id"].to_pylist(),
         prompts["prompt"].to_pylist(),
-        max_tokens=min(limit for limit in limits if limit and limit > 0),
+        max_tokens=input_limit(tokenizer, params.max_tokens, lock.max_positions),
         prompt_format=params.prompt_format,
         keep=params.keep,
     )

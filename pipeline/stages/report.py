@@ -1,15 +1,26 @@
-"""Stage report: the page that a person opens first, report/index.html, with its figures."""
+"""Stage report: report/index.html, which a person opens first, and the pages, figures and data that it leads to."""
 
 import csv
+import shutil
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pipeline import paths
 from pipeline.cli import run_stage
-from pipeline.files import read_json
+from pipeline.files import read_json, read_table, write_text
+from pipeline.interventions.latents import DRAWS
 from pipeline.params.base import read
+from pipeline.report import sae_figures
 from pipeline.report.arm_figures import Curves, draw_arms, draw_curves
-from pipeline.report.page import arm_rows, write_index
+from pipeline.report.browser import write_latents, write_prompts
+from pipeline.report.data_page import data_page
+from pipeline.report.page import write_page
+from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description, scores_by_arm
+from pipeline.report.run import what_was_run
 
+ASSETS = ("style.css", "common.js", "latents.js", "prompts.js")
 # file in metrics/plots -> columns of x and y, and how it is drawn
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roc": (
@@ -22,15 +33,15 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "diagonal": True,
         },
     ),
-    "precision_recall": (
-        "recall",
-        "precision",
-        {"x": "recall", "y": "precision", "title": "Precision and recall on the balanced test prompts"},
-    ),
     "k_frontier": (
         "k",
         "auroc",
         {"x": "features that a classifier may use (k)", "y": "AUROC", "title": "AUROC on k features", "log": True},
+    ),
+    "precision_recall": (
+        "recall",
+        "precision",
+        {"x": "recall", "y": "precision", "title": "Precision and recall on the balanced test prompts"},
     ),
     "reliability": (
         "probability",
@@ -56,47 +67,130 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def main() -> None:
+    points, variants = read("extract.points", list[str]), read("sae.train", list[str])
+    saes = [
+        {"name": f"{point}/{variant}", "point": point, "variant": variant} for point in points for variant in variants
+    ]
+    for folder in (paths.BROWSE, paths.SAE_FIGURES):  # a point or variant may have gone
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in ASSETS:
+        write_text(paths.REPORT / "assets" / name, (files("pipeline.report") / "assets" / name).read_text("utf-8"))
+    _front(saes)
+    write_page(paths.REPORT / "data.html", "data.html", root="", saes=saes, **data_page())
+    scores = scores_by_arm(
+        [
+            paths.SCORES / "text.parquet",
+            *(paths.SCORES / "dense" / f"{point}.parquet" for point in points),
+            *(paths.SCORES / "sae" / sae["point"] / f"{sae['variant']}.parquet" for sae in saes),
+        ],
+        read("seeds", list[int])[0],
+    )
+    held_out = {sae["name"]: _sae_metrics(sae)["held_out"] for sae in saes}
+    for sae in saes:
+        _sae_page(sae, saes, held_out)
+        _browser_pages(sae, saes, scores)
+
+
+def _front(saes: list[dict[str, str]]) -> None:
     confidence = read("evaluate.confidence", float)
-    clusters = read("data.clusters", list[str])
     arms = arm_rows(read_json(paths.METRICS / "probes.json")["balanced"])
     draw_arms(paths.FIGURES / "arms.png", arms, confidence)
     for name, (x, y, look) in CURVES.items():
         draw_curves(paths.FIGURES / f"{name}.png", _read_curves(name, x, y), **look)
-    write_index(
+    captions = {name: look["title"] for name, (_, _, look) in CURVES.items()}
+    captions["arms"] = "AUROC of every arm, with its interval"
+    write_page(
         paths.REPORT / "index.html",
-        target=clusters[read("probe.target", int)],
+        "index.html",
+        root="",
+        saes=saes,
+        target=read("data.clusters", list[str])[read("probe.target", int)],
         confidence=confidence,
         arms=arms,
-        **{
-            name: read_json(paths.METRICS / f"{name}.json")
-            for name in ("summary", "filter", "split", "model", "extract")
-        },
-        arm_figures=[
-            {"file": "arms.png", "caption": "AUROC of every arm, with its interval"},
-            *({"file": f"{name}.png", "caption": look["title"]} for name, (_, _, look) in CURVES.items()),
-        ],
-        data_figures=[
-            {"file": "source_by_cluster.png", "caption": "Prompts by source and cluster, before the filter"},
-            {
-                "file": "prompt_length.png",
-                "caption": "Prompt lengths before the filter, with the cut for short ones",
-            },
-            {
-                "file": "mean_length.png",
-                "caption": "Mean prompt length by source and cluster, before the filter",
-            },
-        ],
+        summary=read_json(paths.METRICS / "summary.json"),
+        figures=[{"file": f"{name}.png", "caption": caption} for name, caption in captions.items()],
+        run=what_was_run(),
     )
+
+
+def _sae_metrics(sae: Mapping[str, str]) -> Any:
+    return read_json(paths.METRICS / "sae" / sae["point"] / f"{sae['variant']}.json")
+
+
+def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping[str, Any]) -> None:
+    name = sae["name"]
+
+    def plot(kind: str) -> list[dict[str, str]]:
+        return _read_csv(paths.PLOTS / kind / f"{name}.csv")
+
+    folder = paths.SAE_FIGURES / name
+    sae_figures.draw_training(folder / "training.png", plot("sae"))
+    density, curves = plot("sae_density"), plot("interventions")
+    sae_figures.draw_density(folder / "density.png", density)
+    sae_figures.draw_l0(folder / "l0.png", plot("sae_l0"))
+    sae_figures.draw_cosine(folder / "cosine.png", density)
+    sae_figures.draw_frontier(folder / "frontier.png", held_out, name)
+    of_figures = {
+        "training": "Training: variance left unexplained, and latents that have not been active for long",
+        "density": "On how many tokens latents are active; dead, ultra-low, normal and high",
+        "l0": "How many latents are active on a token",
+        "cosine": "Cosine of encoder and decoder direction, by density",
+        "frontier": "Variance left unexplained against active latents, beside the other SAEs of this run",
+    }
+    of_faithfulness = {}
+    for method in ("deletion", "insertion"):
+        for classifier in ("sae", "dense"):
+            sae_figures.draw_faithfulness(folder / f"{method}_{classifier}.png", curves, method, classifier)
+            of_faithfulness[f"{method}_{classifier}"] = f"{method.capitalize()}: logit of the {classifier} classifier"
+    interventions = read_json(paths.METRICS / "interventions" / f"{name}.json")
+    write_page(
+        paths.BROWSE / name / "sae.html",
+        "sae.html",
+        root="../../../",
+        saes=saes,
+        name=name,
+        description=sae_description(sae["variant"], held_out[name]),
+        metrics=_sae_metrics(sae),
+        figures=[{"file": f"sae/{name}/{file}.png", "caption": caption} for file, caption in of_figures.items()],
+        faithfulness=faithfulness_rows(interventions["faithfulness"]),
+        faithfulness_figures=[
+            {"file": f"sae/{name}/{file}.png", "caption": caption} for file, caption in of_faithfulness.items()
+        ],
+        ablation=interventions["ablation"],
+        by_chance=2 / (DRAWS + 1),
+        ablations=ablation_rows(interventions["ablation"]),
+    )
+
+
+def _browser_pages(sae: dict[str, str], saes: list[dict[str, str]], scores: Mapping[str, Mapping[str, float]]) -> None:
+    explained, folder = paths.LATENTS / sae["name"], paths.BROWSE / sae["name"]
+    meta = read_json(explained / "meta.json")
+    prompts = read_table(explained / "prompts.parquet")
+    texts = {
+        prompt_id: text
+        for table in (read_table(paths.PROMPTS), read_table(paths.BENIGN))
+        for prompt_id, text in zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
+    }
+    write_latents(
+        folder / "data", read_table(explained / "latents.parquet"), read_table(explained / "examples.parquet"), meta
+    )
+    write_prompts(folder / "data", prompts, read_table(explained / "contributions.parquet"), scores, texts, meta)
+    for page in ("latents.html", "prompts.html"):
+        write_page(folder / page, page, root="../../../", saes=saes, name=sae["name"])
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _read_curves(name: str, x: str, y: str) -> Curves:
     curves: Curves = {}
-    with (paths.PLOTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            arm = f"{row['arm']} @ {row['point']}" if "point" in row else row["arm"]
-            xs, ys = curves.setdefault(arm, ([], []))
-            xs.append(float(row[x]))
-            ys.append(float(row[y]))
+    for row in _read_csv(paths.PLOTS / f"{name}.csv"):
+        arm = f"{row['arm']} @ {row['point']}" if "point" in row else row["arm"]
+        xs, ys = curves.setdefault(arm, ([], []))
+        xs.append(float(row[x]))
+        ys.append(float(row[y]))
     return curves
 
 

@@ -20,7 +20,7 @@ from pipeline.probes.metrics import auroc
 from pipeline.probes.task import FULL, Task
 
 COMPONENTS = 128
-STEPS = 30  # of L-BFGS for each C, at most
+STEPS = 15  # of L-BFGS for each C, at most
 
 
 @dataclass(frozen=True)

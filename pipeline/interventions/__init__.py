@@ -1,0 +1,1 @@
+"""Interventions in the language model: tokens removed from its input, latents removed from its activations."""

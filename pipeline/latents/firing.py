@@ -1,0 +1,88 @@
+"""On which tokens each latent is active, for all latents, made in one pass over the activations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from pipeline.activations.store import ActivationStore
+from pipeline.progress import progress
+from pipeline.sae.model import Sae
+
+CHUNK = 2048  # tokens encoded at once: no more are ever dense
+
+
+@dataclass(frozen=True)
+class Firing:
+    """Where and how strongly L latents are active, among T kept tokens of N prompts.
+
+    tokens: scipy.sparse.csc_array (T, L) of float32, the values above 0 at counted tokens; peaks: csc_array (N, L), the
+    largest of them in each prompt; offsets: int64 (N + 1), prompt n has the tokens offsets[n]:offsets[n + 1]; counted:
+    bool (T), see `counted_tokens`.
+    """
+
+    tokens: Any
+    peaks: Any
+    offsets: np.ndarray
+    counted: np.ndarray
+
+    @classmethod
+    def of(cls, store: ActivationStore, sae: Sae) -> "Firing":
+        """Encode all activations of a store; prompts and tokens are in its order.
+
+        Memory: 16 bytes or less for each pair of a token and a latent that is active on it, and some thousand tokens.
+        """
+        counted = counted_tokens(store)
+        tokens = _encoded(store, sae, counted)
+        return cls(tokens, _peaks(tokens, store.offsets), store.offsets, counted)
+
+    @property
+    def latents(self) -> int:
+        return int(self.tokens.shape[1])
+
+    def prompts_of(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
+        """The prompts in which a latent is active, ascending, and its largest value in each."""
+        span = slice(*self.peaks.indptr[latent : latent + 2])
+        return self.peaks.indices[span], self.peaks.data[span]
+
+    def within(self, latent: int, prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a prompt, counted from 0, on which a latent is active, and its values there."""
+        span = slice(*self.tokens.indptr[latent : latent + 2])
+        rows = self.tokens.indices[span]
+        inside = slice(*np.searchsorted(rows, self.offsets[prompt : prompt + 2]))
+        return rows[inside] - self.offsets[prompt], self.tokens.data[span][inside]
+
+
+def counted_tokens(store: ActivationStore) -> np.ndarray:
+    """The tokens that classifiers pool, bool (T): usable ones, or all of a prompt that has no usable one."""
+    some = np.logical_or.reduceat(store.usable, store.offsets[:-1])
+    return np.asarray(store.usable | ~np.repeat(some, np.diff(store.offsets)))
+
+
+@torch.no_grad()
+def _encoded(store: ActivationStore, sae: Sae, counted: np.ndarray) -> Any:
+    parts = []
+    with progress(len(store), "encoding", "token") as bar:
+        for first, rows in store.shard_rows():
+            masks = torch.from_numpy(counted[first : first + len(rows)]).split(CHUNK)
+            for chunk, mask in zip(rows.split(CHUNK), masks, strict=True):
+                latents = sae.encode(chunk)
+                latents[~mask] = 0
+                parts.append(sparse.csr_array(latents.numpy()))
+                bar.update(len(chunk))
+    return sparse.csr_array(sparse.vstack(parts)).tocsc()
+
+
+def _peaks(tokens: Any, offsets: np.ndarray) -> Any:
+    """The largest value in each prompt: rows of a column are in order, so those of a prompt stand together."""
+    prompt_of = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+    prompt = prompt_of[tokens.indices]
+    new = np.diff(prompt, prepend=-1) != 0
+    new[tokens.indptr[:-1][np.diff(tokens.indptr) > 0]] = True
+    starts = np.flatnonzero(new)
+    return sparse.csc_array(
+        (np.maximum.reduceat(tokens.data, starts), prompt[starts], np.searchsorted(starts, tokens.indptr)),
+        shape=(len(offsets) - 1, tokens.shape[1]),
+    )

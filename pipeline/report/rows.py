@@ -1,0 +1,78 @@
+"""Metrics and scores as the rows of tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import read_table
+from pipeline.params.base import read
+from pipeline.params.sae import VariantParams
+from pipeline.report.page import figure
+
+SHOWN_SIZE = "-k16"  # of the arms of many sizes, the one that the prompt page shows
+
+
+def arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arms of metrics/probes.json, best AUROC first."""
+    rows = [
+        {"name": arm if point == "text" else f"{arm} @ {point}"} | metrics
+        for point, arms in results.items()
+        for arm, metrics in arms.items()
+    ]
+    return sorted(rows, key=lambda row: -row["auroc"])
+
+
+def scores_by_arm(files: Sequence[Path], seed: int) -> dict[str, dict[str, float]]:
+    """The probability of the target in the balanced setting by arm (as in arm_rows) and prompt id."""
+    found: dict[str, dict[str, float]] = {}
+    for file in files:
+        table = read_table(file)
+        kept = (table["setting"].to_numpy() == "balanced") & (table["seed"].to_numpy() == seed)
+        table = table.take(np.flatnonzero(kept))
+        columns = (table[name].to_pylist() for name in ("point", "arm", "prompt_id", "score"))
+        for point, arm, prompt_id, score in zip(*columns, strict=True):
+            if "-k" in arm and SHOWN_SIZE not in arm:
+                continue
+            name = arm if point == "text" else f"{arm} @ {point}"
+            found.setdefault(name, {})[prompt_id] = score
+    return found
+
+
+def sae_description(variant: str, held_out: Mapping[str, Any]) -> str:
+    """What kind of SAE it is, in a sentence."""
+    params = read(f"sae.variants.{variant}", VariantParams)
+    if params.architecture == "pretrained":
+        return f"Trained elsewhere, from {params.path}; on average {held_out['l0']:.1f} latents are active a token."
+    return (
+        f"{params.architecture} with {params.width} latents, trained for k = {params.k} active ones a token; "
+        f"{held_out['l0']:.1f} are, on prompts held out of its training."
+    )
+
+
+def faithfulness_rows(areas: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of metrics/interventions: a row a classifier, method and order of the tokens."""
+    for method, orders in sorted(areas.items()):
+        for order, classifiers in sorted(orders.items()):
+            for classifier, area in sorted(classifiers.items(), reverse=True):
+                yield {"method": method, "order": order, "classifier": classifier} | area
+
+
+def ablation_rows(ablation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What changes without the top latents, on targets and others, beside the range over random ones."""
+    for side, title in (("target", "targets"), ("other", "others")):
+        top, random = ablation["top"][side], ablation["random"][side]
+        if top["kl"] is not None:
+            yield _ablation_row("KL divergence of the next token (nats)", title, top["kl"], random["kl"], "{:.4f}")
+            yield _ablation_row("cross-entropy of the next token (nats)", title, top["ce"], random["ce"], "{:+.4f}")
+        for name, change in top["classifiers"].items():
+            what = "SAE classifier" if name == "sae" else name.replace("dense @", "dense probe at")
+            of_random = random["classifiers"][name]["logit"]
+            yield _ablation_row(f"logit of the {what}", title, change["logit"], of_random, "{:+.3f}")
+
+
+def _ablation_row(what: str, side: str, top: float | None, random: Mapping[str, float], form: str) -> dict[str, Any]:
+    texts = {name: figure(random[name], form) for name in ("mean", "low", "high")}
+    beyond = top is not None and None not in random.values() and not random["low"] <= top <= random["high"]
+    return {"what": what, "side": side, "top": figure(top, form), "beyond": beyond, **texts}

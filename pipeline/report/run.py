@@ -1,0 +1,98 @@
+"""What was run: data, model, code and params, what came out of every stage, and how long it took here."""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from pipeline import paths
+from pipeline.files import read_json
+from pipeline.params.base import read, read_file
+from pipeline.timings import seconds_of
+
+CODE = ("pipeline", "params.yaml", "dvc.yaml")
+
+
+def what_was_run() -> dict[str, Any]:
+    """The part `run` of templates/index.html."""
+    metrics = {
+        name: read_json(paths.METRICS / f"{name}.json")
+        for name in ("download", "filter", "split", "model", "extract", "summary")
+    }
+    default = yaml.safe_load((files("pipeline.params") / "default.yaml").read_text("utf-8"))
+    before = dict(_flat(default))
+    return {
+        "data": _data(metrics["download"]),
+        "model": _model(metrics["model"]),
+        "code": _commit(),
+        "changed": {key: value for key, value in _flat(read_file()) if before.get(key) != value},
+        "stages": list(_stages(metrics)),
+    }
+
+
+def _data(download: Mapping[str, Any]) -> str:
+    at = f" at commit {download['commit']}" if download["commit"] else ""
+    return f"{download['rows']} prompts, {download['source']}: {download['origin']}{at}"
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    names = {"tiny": "made here", "hub": read("model.repo", str), "local": read("model.path", str)}
+    at = f" at commit {model['commit']}" if model["commit"] else ""
+    quantised = f", {model['quantization']}" if model["quantization"] else ""
+    shape = f"{model['architecture']}, {model['layers']} layers, width {model['width']}{quantised}"
+    return f"{model['source']}: {names[model['source']]}{at}: {shape}"
+
+
+def _commit() -> str:
+    """The commit of the checkout that the report is made in."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return "not in a git repository"
+    changed = ", with changes that are not committed" if _git("status", "--porcelain", "-uno", "--", *CODE) else ""
+    return f"commit {head[:12]}{changed}"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _stages(metrics: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    extract, split, summary = metrics["extract"], metrics["split"], metrics["summary"]
+    counts = {
+        "download": f"{metrics['download']['rows']} prompts, {metrics['download']['benign_rows']} harmless ones",
+        "filter": f"{metrics['filter']['kept']} prompts kept",
+        "split": f"{split['prompts']['train']} train and {split['prompts']['test']} test prompts",
+        "fetch_model": "",
+        "extract": f"{extract['tokens_kept']:,} token activations a point, of {extract['prompts']} prompts",
+        "train_sae": f"{sum(1 for _ in (paths.METRICS / 'sae').glob('*/*.json'))} SAEs",
+        "probe_text": "",
+        "probe_dense": "",
+        "probe_sae": "",
+        "intervene": "",
+        "explain": "",
+        "evaluate": f"{summary['test_prompts']} balanced test prompts",
+    }
+    points, variants = read("extract.points", list[str]), read("sae.train", list[str])
+    of_saes = [[point, variant] for point in points for variant in variants]
+    items = dict.fromkeys(("train_sae", "probe_sae", "intervene", "explain"), of_saes)
+    items["probe_dense"] = [[point] for point in points]
+    for name, text in counts.items():
+        runs = seconds_of(name, items.get(name, [[]]))
+        time = f"{sum(runs):,.1f} s" if runs else "not run here"
+        if name == "extract" and runs:
+            time += f", {extract['tokens_run'] / sum(runs):,.0f} tokens/s, with loading"
+        yield {"name": name, "counts": text, "time": time}
+
+
+def _flat(params: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(params, dict):
+        for key, value in params.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, params

@@ -1,0 +1,125 @@
+"""A language model with the activations at a point replaced as it runs, and how far its predictions move."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.activations.blocks import find_blocks, find_sublayers, input_of, missing_site, tensor_of
+from pipeline.activations.forward import pad
+from pipeline.activations.tokens import PromptTokens
+from pipeline.points import Point
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ROWS = 128  # tokens whose next-token distributions are compared at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of about the same length for one forward pass.
+
+    prompts: their B numbers; ids, mask: int64 (B, S); usable: bool (B, S), the tokens that SAEs are trained on (kept,
+    neither first nor special).
+    """
+
+    prompts: list[int]
+    ids: Tensor
+    mask: Tensor
+    usable: Tensor
+
+    @property
+    def judged(self) -> Tensor:
+        """The usable tokens that have a next one, bool (B, S - 1)."""
+        return self.usable[:, :-1] & self.mask[:, 1:].bool()
+
+    @property
+    def after(self) -> Tensor:
+        """The tokens next to the judged ones, int64 (judged)."""
+        return self.ids[:, 1:][self.judged]
+
+    def inputs(self, model: "PreTrainedModel") -> dict[str, Any]:
+        """What the model is called with."""
+        options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+        return {"input_ids": self.ids.to(model.device), "attention_mask": self.mask.to(model.device), **options}
+
+
+def batches(tokens: PromptTokens, prompts: Sequence[int], batch_tokens: int) -> Iterator[Batch]:
+    """Prompts sorted by length, in batches of at most `batch_tokens` padded tokens (a longer prompt is one alone)."""
+    batch: list[int] = []
+    for prompt in sorted(prompts, key=lambda prompt: len(tokens.ids[prompt])):
+        if batch and (len(batch) + 1) * len(tokens.ids[prompt]) > batch_tokens:
+            yield _batch(tokens, batch)
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield _batch(tokens, batch)
+
+
+def _batch(tokens: PromptTokens, prompts: list[int]) -> Batch:
+    ids, mask = pad([torch.from_numpy(tokens.ids[prompt]) for prompt in prompts])
+    usable = torch.zeros_like(mask, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        usable[row, torch.from_numpy(tokens.kept[prompt][tokens.usable(prompt)]).long()] = True
+    return Batch(prompts, ids, mask, usable)
+
+
+def cross_entropy(logits: Tensor, after: Tensor) -> Tensor:
+    """In nats a token, float32 (tokens), of the tokens that came `after` those of the logits (tokens, vocabulary)."""
+    pairs = zip(logits.split(_ROWS), after.split(_ROWS), strict=True)
+    parts = [nn.functional.cross_entropy(rows.float(), wanted, reduction="none") for rows, wanted in pairs]
+    return torch.cat(parts).cpu()
+
+
+def divergence(logits: Tensor, changed: Tensor) -> Tensor:
+    """KL(logits || changed) in nats a token, float32 (tokens), of two next-token logits (tokens, vocabulary)."""
+    parts = [
+        nn.functional.kl_div(b.float().log_softmax(-1), a.float().log_softmax(-1), log_target=True, reduction="none")
+        for a, b in zip(logits.split(_ROWS), changed.split(_ROWS), strict=True)
+    ]
+    return torch.cat([part.sum(-1) for part in parts]).cpu()
+
+
+@contextmanager
+def spliced_in(
+    model: "PreTrainedModel", point: Point, where: Tensor, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Within the block, the activations (tokens, width) at `point` are replaced by `change` of them.
+
+    Args:
+        where: bool (batch, sequence), the tokens at which they are.
+    """
+    base: Any = model.base_model
+    block = find_blocks(base, model.config.num_hidden_layers)[point.layer]
+    before: dict[str, Tensor] = {}
+
+    def replaced(output: Any, state: Tensor) -> Any:
+        return state if torch.is_tensor(output) else (state, *output[1:])
+
+    def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        before["x"] = input_of(args, kwargs).clone()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        state = tensor_of(output)
+        new = state.reshape(*where.shape, -1).clone()
+        if point.site == "layer_delta":
+            new[where] = before["x"][where] + change(new[where] - before["x"][where])
+        else:
+            new[where] = change(new[where])
+        return replaced(output, new.reshape(state.shape))
+
+    module: nn.Module = block
+    if point.site in ("attn_out", "mlp_out"):
+        found = find_sublayers(base, block)
+        if point.site not in found:
+            raise missing_site(point.site, block)
+        module = found[point.site]
+    with ExitStack() as hooks:
+        if point.site == "layer_delta":
+            hooks.callback(block.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(hook).remove)
+        yield

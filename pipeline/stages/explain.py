@@ -1,0 +1,187 @@
+"""Stage explain: what the latents of one sparse autoencoder stand for, as the tables of a latent browser."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.activations.store import INDEX, ActivationStore
+from pipeline.activations.tokens import Keep, PromptFormat
+from pipeline.cli import run_stage
+from pipeline.errors import UserError
+from pipeline.files import read_table, write_json, write_table
+from pipeline.latents.contributions import contributions
+from pipeline.latents.decoder import logit_effects, neighbours, unembedding
+from pipeline.latents.examples import examples
+from pipeline.latents.firing import Firing
+from pipeline.latents.pieces import pieces, token_texts
+from pipeline.latents.specific import specific_tokens, token_scores
+from pipeline.latents.statistics import density, mean_difference, rates, spread
+from pipeline.latents.tables import CONTRIBUTIONS, LATENTS, PROMPTS, examples_table, pairs, table
+from pipeline.model.checkpoint import load_config, load_language_model, load_tokenizer
+from pipeline.model.lock import ModelLock
+from pipeline.params.base import read
+from pipeline.params.probe import ProbeParams
+from pipeline.probes.attribution import Linear
+from pipeline.probes.read import prompts_of, stability_of
+from pipeline.probes.task import NO_CLUSTER, Prompts
+from pipeline.progress import progress
+from pipeline.sae.model import Sae
+
+TOKENS, NEIGHBOURS = 8, 5  # of each latent
+EXAMPLES, MORE_EXAMPLES = 5, 10  # of either kind: of most latents, and of those that the classifier uses most
+MOST_USED = 256  # latents, by what they add to the difference between the classes
+PROMPT_FORMAT: Any = PromptFormat  # Any: a Literal is no type[T] to mypy
+KEEP: Any = Keep
+
+
+def main(point: str, variant: str) -> None:
+    seeds, clusters = read("seeds", list[int]), read("data.clusters", list[str])
+    store = ActivationStore(paths.ACTIVATIONS, point)
+    sae = Sae.load(paths.sae(point, variant, seeds[0], seeds))
+    prompts = _in_order(prompts_of(read("probe", ProbeParams), seeds[0]), store)
+    classifier = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
+    dense = Linear.load(paths.PROBES / "dense" / point / "dense", sae.width)
+    stability = stability_of(paths.PROBES / "sae" / point / variant / "sae-k16", sae.latents)
+    directory = ModelLock.read(paths.MODEL_LOCK).locate()
+    tokenizer = load_tokenizer(directory)
+    index = read_table(paths.ACTIVATIONS / INDEX)
+    token_ids = index["token_id"].to_numpy()
+    texts = _texts(tokenizer, prompts, store.offsets, index["position"].to_numpy(), token_ids)
+    columns, norm = _decoder_columns(sae, directory, tokenizer)  # before there is anything else in memory
+    firing = Firing.of(store, sae)
+
+    sources = sorted(set(prompts.sources[prompts.clusters != NO_CLUSTER].tolist()))
+    of_clusters = prompts.clusters[:, None] == np.arange(len(clusters))
+    of_sources = (prompts.sources[:, None] == sources) & (prompts.clusters != NO_CLUSTER)[:, None]
+    columns |= _activity_columns(firing, prompts, classifier, of_clusters, of_sources) | {"stability": stability}
+    specific = list(specific_tokens(token_scores(firing, token_ids), TOKENS))
+    columns["tokens"] = pairs(specific, _names(tokenizer, specific))
+    most_used = np.argsort(-np.abs(columns["mean_contribution"]), kind="stable")[:MOST_USED]
+    counts = np.full(firing.latents, EXAMPLES)
+    counts[most_used] = MORE_EXAMPLES
+
+    folder = paths.LATENTS / point / variant
+    write_table(folder / "prompts.parquet", _prompts_table(prompts, texts, firing))
+    write_table(folder / "latents.parquet", table(LATENTS, columns))
+    write_table(folder / "examples.parquet", examples_table(examples(firing, prompts.groups, counts)))
+    parts = list(contributions(store, firing, classifier, dense, ~prompts.train))
+    by_column = {name: [part[name] for part in parts] for name in CONTRIBUTIONS.names}
+    write_table(folder / "contributions.parquet", table(CONTRIBUTIONS, by_column))
+    meta = {
+        "point": point,
+        "variant": variant,
+        "pooling": classifier.pooling,
+        "bias": {"sae": classifier.bias, "dense": dense.bias},
+        "target": prompts.target,
+        "clusters": clusters,
+        "sources": sources,
+        "vocabulary": load_config(directory).vocab_size,
+        "final_norm": norm,
+        "counts": {
+            "latents": firing.latents,
+            "prompts": {side: int((prompts.sides == side).sum()) for side in ("train", "test", "benign")},
+            "clusters": of_clusters.sum(axis=0).tolist(),
+            "sources": of_sources.sum(axis=0).tolist(),
+            "tokens": len(store),
+            "usable_tokens": int(firing.counted.sum()),
+        },
+    }
+    write_json(folder / "meta.json", meta)
+
+
+def _in_order(prompts: Prompts, store: ActivationStore) -> Prompts:
+    """The prompts in the order of the activations. Raise UserError when these are not of the same prompts."""
+    place = {prompt_id: row for row, prompt_id in enumerate(prompts.ids)}
+    if place.keys() != set(store.prompt_ids):
+        raise UserError(f"{store.folder} has activations of other prompts than there are: run 'dvc repro'")
+    rows = np.array([place[prompt_id] for prompt_id in store.prompt_ids])
+    return replace(
+        prompts,
+        ids=store.prompt_ids,
+        texts=[prompts.texts[row] for row in rows],
+        **{name: getattr(prompts, name)[rows] for name in ("sources", "clusters", "groups", "sides")},
+    )
+
+
+def _texts(
+    tokenizer: Any, prompts: Prompts, offsets: np.ndarray, positions: np.ndarray, token_ids: np.ndarray
+) -> list[list[str]]:
+    """The pieces of text of each prompt's tokens. Raise UserError when the activations are of other tokens."""
+    how: dict[str, Any] = {
+        "prompt_format": read("extract.prompt_format", PROMPT_FORMAT),
+        "keep": read("extract.keep", KEEP),
+    }
+    texts = []
+    with progress(len(prompts.ids), "texts of tokens", "prompt") as bar:
+        for prompt_id, text, start, end in zip(prompts.ids, prompts.texts, offsets[:-1], offsets[1:], strict=True):
+            found = pieces(tokenizer, text, positions[start:end], token_ids[start:end], **how)
+            if found is None:
+                raise UserError(
+                    f"the model's tokenizer makes other tokens of prompt {prompt_id} than {paths.ACTIVATIONS / INDEX} "
+                    "has: run 'dvc repro' to extract again"
+                )
+            texts.append(found)
+            bar.update()
+    return texts
+
+
+def _decoder_columns(sae: Sae, directory: Path, tokenizer: Any) -> tuple[dict[str, Any], bool | None]:
+    """The columns of what latents write, and whether logits are behind a final norm; None: there are no logits."""
+    decoder = sae.tensors["W_dec"]
+    columns: dict[str, Any] = {"neighbours": pairs(zip(*neighbours(decoder, NEIGHBOURS), strict=True))}
+    model = load_language_model(directory, "float32", "cpu", blocks=1)
+    head = unembedding(model, len(tokenizer)) if model else None
+    if head is None:
+        nothing = [None] * len(decoder)
+        return columns | {"promotes": nothing, "suppresses": nothing}, None
+    for name, ranked in zip(("promotes", "suppresses"), logit_effects(decoder, head, TOKENS), strict=True):
+        rows = list(zip(*ranked, strict=True))
+        columns[name] = pairs(rows, _names(tokenizer, rows))
+    return columns, head.norm
+
+
+def _activity_columns(
+    firing: Firing, prompts: Prompts, classifier: Linear, of_clusters: np.ndarray, of_sources: np.ndarray
+) -> dict[str, Any]:
+    """The columns of what latents are active on, and of what the classifier makes of it."""
+    sides = np.stack([prompts.test & prompts.labels, prompts.test & ~prompts.labels], axis=1)
+    difference = mean_difference(firing, classifier.pooling, *sides.T)
+    of_sides, source_rates = rates(firing, sides), rates(firing, of_sources)
+    return {
+        "latent": range(firing.latents),
+        "density": density(firing, prompts.train),
+        "weight": classifier.weight,
+        "rate_target": of_sides[:, 0],
+        "rate_other": of_sides[:, 1],
+        "cluster_rates": rates(firing, of_clusters).tolist(),
+        "source_rates": source_rates.tolist(),
+        "source_spread": spread(source_rates),
+        "mean_contribution": classifier.weight * difference,
+        "max_activation": firing.tokens.max(axis=0).toarray().ravel(),
+    }
+
+
+def _names(tokenizer: Any, rows: Iterable[tuple[Any, Any]]) -> dict[int, str]:
+    """The texts of all token ids in rows of (ids, values)."""
+    ids = sorted({number for numbers, _ in rows for number in numbers.tolist()})
+    return dict(zip(ids, token_texts(tokenizer, ids), strict=True))
+
+
+def _prompts_table(prompts: Prompts, texts: list[list[str]], firing: Firing) -> Any:
+    columns = {
+        "prompt_id": prompts.ids,
+        "side": prompts.sides,
+        "cluster": prompts.clusters,
+        "source": prompts.sources,
+        "tokens": texts,
+        "usable": np.split(firing.counted, firing.offsets[1:-1]),
+    }
+    return table(PROMPTS, columns)
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__, "point", "variant")

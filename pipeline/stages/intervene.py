@@ -1,0 +1,158 @@
+"""Stage intervene: tokens removed from prompts, and latents from the language model, and what the classifiers say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.activations.store import ActivationStore
+from pipeline.activations.tokens import Keep, PromptTokens, input_limit, tokenise
+from pipeline.cli import run_stage
+from pipeline.errors import UserError
+from pipeline.files import write_metrics, write_rows
+from pipeline.interventions import ablation, deletion
+from pipeline.interventions.latents import Sets, choose
+from pipeline.model.checkpoint import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
+from pipeline.model.lock import ModelLock
+from pipeline.params.base import read
+from pipeline.params.model import ExtractParams
+from pipeline.params.probe import ProbeParams
+from pipeline.points import Point
+from pipeline.probes.attribution import Classifier, Linear
+from pipeline.probes.read import prompts_of
+from pipeline.probes.task import Prompts, balanced
+from pipeline.prompts.draw import draw_key
+from pipeline.sae.model import Sae
+from pipeline.stale import keep_only
+
+
+def main(point: str, variant: str) -> None:
+    params, extract = read("probe", ProbeParams), read("extract", ExtractParams)
+    seeds = read("seeds", list[int])
+    keep_only(paths.PROBES / "dense", extract.points)
+    prompts = prompts_of(params, seeds[0])
+    train, test = (balanced(prompts, side, params.negatives, params.min_class_prompts) for side in ("train", "test"))
+    at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
+    of_sae = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
+    dense = {each: _dense(each, sae.width) for each in ablation.downstream(at, extract.parsed_points())}
+    sets = choose(
+        ActivationStore(paths.ACTIVATIONS, point),
+        sae,
+        of_sae,
+        [prompts.ids[row] for row in train],
+        prompts.labels[train],
+        prompts.seed,
+    )
+    model = _Model(extract)
+    targets, others = (_drawn(prompts, test[prompts.labels[test] == label]) for label in (True, False))
+    curves = _curves(model, prompts, targets, at, {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
+    readers = {"sae": (at, Classifier(of_sae, sae.encode))}
+    readers |= {f"dense @ {each}": (each, classifier) for each, classifier in dense.items()}
+    metrics = {
+        "faithfulness": curves.areas(),
+        "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers),
+    }
+    write_metrics(paths.METRICS / "interventions" / point / f"{variant}.json", metrics)
+    write_rows(paths.PLOTS / "interventions" / point / f"{variant}.csv", deletion.COLUMNS, curves.rows())
+
+
+class _Model:
+    """The language model, and prompts as `extract` hands them to it."""
+
+    def __init__(self, extract: ExtractParams) -> None:
+        lock = ModelLock.read(paths.MODEL_LOCK)
+        self.extract = extract
+        self.directory = lock.locate()
+        self.tokenizer = load_tokenizer(self.directory)
+        self.limit = input_limit(self.tokenizer, extract.max_tokens, lock.max_positions)
+        self.how = extract.compute_dtype, pick_device(extract.device)
+
+    def tokens(self, prompts: Prompts, rows: list[int], keep: Keep) -> PromptTokens:
+        ids, texts = ([each[row] for row in rows] for each in (prompts.ids, prompts.texts))
+        form = self.extract.prompt_format
+        return tokenise(self.tokenizer, ids, texts, max_tokens=self.limit, prompt_format=form, keep=keep)
+
+    def upto(self, layer: int) -> Any:
+        return load_model(self.directory, layer + 1, *self.how)
+
+    def whole(self) -> Any:
+        """With its language-modelling head; None when it has none."""
+        return load_language_model(self.directory, *self.how)
+
+
+def _dense(point: Point, width: int) -> Classifier:
+    return Classifier(Linear.load(paths.PROBES / "dense" / str(point) / "dense", width), lambda x_TD: x_TD)
+
+
+def _drawn(prompts: Prompts, rows: np.ndarray) -> list[int]:
+    """Some of the rows at random, no two of them near-duplicates."""
+    shuffled = sorted(rows.tolist(), key=lambda row: draw_key(prompts.seed, "intervene", prompts.ids[row]))
+    first = {prompts.groups[row]: row for row in reversed(shuffled)}
+    return sorted(first.values(), key=shuffled.index)[: ablation.PROMPTS]
+
+
+def _curves(
+    model: _Model, prompts: Prompts, rows: list[int], point: Point, classifiers: Mapping[str, Classifier]
+) -> deletion.Curves:
+    tokens = model.tokens(prompts, rows, model.extract.keep)
+    may_go = deletion.removable(tokens, model.tokens(prompts, rows, "prompt"))
+    long = [number for number, positions in enumerate(may_go) if len(positions) >= deletion.FEWEST]
+    if not long:
+        raise UserError(
+            f"no test prompt of cluster {prompts.target} has {deletion.FEWEST} tokens that can be removed: "
+            "raise extract.max_tokens or filter.min_chars"
+        )
+    long = long[: deletion.PROMPTS]
+    return deletion.curves(
+        model.upto(point.layer),
+        tokens.some(long),
+        [may_go[number] for number in long],
+        point,
+        classifiers,
+        batch_tokens=model.extract.batch_tokens,
+        dtype=DTYPES[model.extract.dtype],
+        seed=prompts.seed,
+    )
+
+
+def _ablation(
+    model: _Model,
+    prompts: Prompts,
+    rows: list[int],
+    point: Point,
+    sae: Sae,
+    sets: Sets,
+    classifiers: Mapping[str, tuple[Point, Classifier]],
+) -> dict[str, Any]:
+    tokens = model.tokens(prompts, rows, model.extract.keep)
+    usable = [number for number in range(len(rows)) if tokens.usable(number).any()]
+    labels = prompts.labels[[rows[number] for number in usable]]
+    deepest = max(each.layer for each, _ in classifiers.values())
+    named = {"top": sets.top} | {f"random {number}": latents for number, latents in enumerate(sets.random)}
+    clean, changed = ablation.ablate(
+        model.whole() or model.upto(deepest),
+        tokens.some(usable),
+        point,
+        sae,
+        named,
+        classifiers,
+        model.extract.batch_tokens,
+    )
+    sides = {"target": labels, "other": ~labels}
+    top, *random = (
+        {"density": float(sets.density[latents].mean())}
+        | {side: changed[name].changes(clean, mask) for side, mask in sides.items()}
+        for name, latents in named.items()
+    )
+    return {
+        "prompts": {side: int(mask.sum()) for side, mask in sides.items()},
+        "model": {side: clean.levels(mask) for side, mask in sides.items()},
+        "top_latents": sets.top.tolist(),
+        "top": top,
+        "random": ablation.spread(random),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__, "point", "variant")

@@ -1,0 +1,24 @@
+"""How long stages took here: beside DVC's outputs, since times are never the same twice."""
+
+import json
+from pathlib import Path
+
+from pipeline.files import write_json
+
+TIMINGS = Path(".dvc/tmp/timings")
+
+
+def record(stage: str, items: list[str], seconds: float) -> None:
+    """Keep how long the last run of a stage took, for these items of its matrix."""
+    write_json(TIMINGS / f"{'@'.join([stage, *items])}.json", {"seconds": round(seconds, 1)})
+
+
+def seconds_of(stage: str, items: list[list[str]]) -> list[float]:
+    """Of the last runs of a stage here with these items; those that were never run are left out."""
+    found = []
+    for each in items:
+        try:
+            found.append(float(json.loads((TIMINGS / f"{'@'.join([stage, *each])}.json").read_text())["seconds"]))
+        except (OSError, ValueError, KeyError):
+            continue
+    return found

@@ -1,0 +1,446 @@
+"""Contributions that sum to the logit, tokens removed from prompts, and latents removed from the language model."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from helpers import SMALL, run_stage, run_stage_error, sample_rows, save_small_model, write_csv, write_params
+from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from small_models import PROMPTS, TOKENIZER, WIDTH, embeddings, seen_alone, small_model, tokens_of
+from torch import Tensor
+from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
+
+from pipeline.activations.store import ActivationStore
+from pipeline.activations.tokens import PromptTokens
+from pipeline.errors import UserError
+from pipeline.interventions.ablation import Outcome, ablate, downstream, spread
+from pipeline.interventions.deletion import METHODS, SHARES, Curves, curves, removable
+from pipeline.interventions.latents import choose, matched
+from pipeline.points import Point
+from pipeline.probes.attribution import Classifier, Linear
+from pipeline.probes.pooling import pooled_tokens
+from pipeline.sae.model import Sae
+
+POOL = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "last": lambda x: x[-1]}
+AT, AFTER, VARIANT = "attn_out.1", "resid_post.1", "batch_topk"
+
+
+def write_probe(folder: Path, pooling: str, **arrays: np.ndarray) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "probe.json").write_text(json.dumps({"pooling": pooling}))
+    save_file(
+        {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}, folder / "probe.safetensors"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("pooling", POOL)
+@pytest.mark.parametrize("scaler", [StandardScaler, MaxAbsScaler])
+def test_contributions_and_bias_sum_to_the_logit(pooling: str, scaler: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prompts = [np.round(rng.normal(3, 2, (rng.integers(1, 9), 6)), 1).astype(np.float32) for _ in range(40)]
+    features = np.array([POOL[pooling](prompt.astype(np.float64)) for prompt in prompts])
+    fitted = make_pipeline(scaler(), LogisticRegression()).fit(features, np.arange(40) % 2)
+    scaling, regression = fitted
+    offset = scaling.mean_ if scaler is StandardScaler else np.zeros(6)
+    arrays = {"coefficient": regression.coef_[0], "intercept": regression.intercept_}
+    arrays |= {"offset": offset, "scale": scaling.scale_}
+    linear = Linear.load(write_probe(tmp_path / "probe", pooling, **arrays), 6)
+    for prompt, expected in zip(prompts, fitted.decision_function(features), strict=True):
+        parts = linear.contributions(prompt)
+        assert parts.shape == prompt.shape and parts.dtype == np.float64
+        assert linear.logit(prompt) == pytest.approx(expected, abs=1e-9)
+        for sums in (parts, linear.by_token(prompt), linear.by_feature(prompt)):
+            assert sums.sum() + linear.bias == pytest.approx(expected, abs=1e-9)
+        np.testing.assert_allclose(linear.by_token(prompt), parts.sum(1), atol=1e-12)
+        np.testing.assert_allclose(linear.by_feature(prompt), parts.sum(0), atol=1e-12)
+
+
+def test_who_gets_the_contribution() -> None:
+    x_TF = np.array([[1.0, 0.0], [3.0, 2.0], [3.0, -1.0]])
+    weight = np.array([2.0, 10.0])
+    parts = {pooling: Linear(pooling, weight, 0.5).contributions(x_TF).tolist() for pooling in POOL}
+    assert parts["mean"] == (x_TF * weight / 3).tolist()
+    assert parts["max"] == [[0, 0], [6, 20], [0, 0]], "the first of two that reach the maximum"
+    assert parts["last"] == [[0, 0], [0, 0], [6, -10]]
+
+
+def test_a_probe_that_is_missing_or_does_not_fit_is_refused(tmp_path: Path) -> None:
+    arrays = {"coefficient": np.ones(4), "intercept": np.zeros(1), "scale": np.ones(4), "offset": np.zeros(4)}
+    good = write_probe(tmp_path / "good", "mean", **arrays)
+    assert Linear.load(good, 4).logit(np.ones((2, 4))) == 4
+    with pytest.raises(UserError, match="is for 4 features, not 5"):
+        Linear.load(good, 5)
+    with pytest.raises(UserError, match=r"probe\.json is missing"):
+        Linear.load(tmp_path / "none", 4)
+    chosen = write_probe(tmp_path / "few", "mean", **arrays, columns=np.arange(4))
+    with pytest.raises(UserError, match="not of a linear classifier on pooled features"):
+        Linear.load(chosen, 4)
+    del arrays["scale"]
+    for name, pooling in (("unscaled", "mean"), ("unpooled", "attention")):
+        with pytest.raises(UserError, match="not of a linear classifier on pooled features"):
+            Linear.load(write_probe(tmp_path / name, pooling, **arrays), 4)
+    (good / "probe.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="missing or damaged"):
+        Linear.load(good, 4)
+
+
+def one_direction(pooling: str = "mean") -> Classifier:
+    """A classifier on the first of the activation's dimensions."""
+    return Classifier(Linear(pooling, np.eye(WIDTH)[0], 0.0), lambda x_TD: x_TD)
+
+
+def deletion_of(
+    model: Any, tokens: PromptTokens, may_go: list[np.ndarray], classifiers: dict[str, Classifier]
+) -> Curves:
+    how: dict[str, Any] = {"batch_tokens": 256, "dtype": torch.float32, "seed": 0}
+    return curves(model, tokens, may_go, Point("resid_post", 1), classifiers, **how)
+
+
+def test_a_token_that_decides_everything_is_found() -> None:
+    model, tokens = small_model("qwen3"), tokens_of(PROMPTS[:15])
+    decisive = 77
+    with torch.no_grad():
+        embeddings(model)[decisive] = 200 * torch.eye(WIDTH)[0]
+    for number, ids in enumerate(tokens.ids):
+        ids[ids == decisive] = 78
+        ids[1 + number % (len(ids) - 1)] = decisive
+    noise = Classifier(Linear("mean", np.eye(WIDTH)[5], 0.0), lambda x_TD: x_TD)
+    found = deletion_of(model, tokens, removable(tokens, tokens), {"sae": one_direction(), "dense": noise})
+    level = {key: logits[..., 0].mean(axis=(0, 1)) for key, logits in found.logits.items()}
+    gone = SHARES.index(20)
+    assert level["deletion", "sae"][0] > 20 * abs(level["deletion", "sae"][gone])
+    assert level["deletion", "random"][gone] > level["deletion", "sae"][0] / 2
+    assert level["insertion", "sae"][0] > 2 * level["insertion", "random"][0], "it alone is kept"
+    areas = found.areas()
+    for method in METHODS:
+        own = areas[method]["sae"]["sae"]
+        assert own["logit"] > 3 * own["logit_error"] > 0 and own["probability"] > 0
+        assert own["logit"] > areas[method]["dense"]["sae"]["logit"] + own["logit_error"]
+
+
+def test_the_curves_are_of_the_model_run_without_the_tokens() -> None:
+    """Each point of a curve, against the shortened prompt run alone; every third token may not go."""
+    model, tokens = small_model("gpt2"), tokens_of(PROMPTS[:6])
+    may_go = [np.array([position for position in range(1, len(ids)) if position % 3]) for ids in tokens.ids]
+    classifier = one_direction("max")
+    found = deletion_of(model, tokens, may_go, {"dense": classifier})
+
+    def logit(ids: np.ndarray) -> float:
+        return classifier.logit(seen_alone(model, "h.1", ids)[1][1:])
+
+    for prompt, ids in enumerate(tokens.ids):
+        by_token = classifier.by_token(seen_alone(model, "h.1", ids)[1][1:])
+        order = sorted(may_go[prompt], key=lambda position: -by_token[position - 1])
+        for place, share in enumerate(SHARES):
+            count = round(share / 100 * len(order))
+            without = {"deletion": order[: min(count, len(order) - 1)], "insertion": order[max(count, 1) :]}
+            for method, gone in without.items():
+                expected = logit(np.delete(ids, gone))
+                assert found.logits[method, "dense"][prompt, 0, place, 0] == pytest.approx(expected, abs=1e-4)
+    random = found.logits["deletion", "random"]
+    assert random.shape == (6, 3, len(SHARES), 1) and np.ptp(random[:, :, 3], axis=1).min() > 0
+    np.testing.assert_array_equal(random[:, 1, 0], found.logits["insertion", "dense"][:, 0, -1])
+
+
+def test_only_usable_tokens_of_the_prompt_itself_may_go() -> None:
+    everything, prompt_alone = (tokens_of(PROMPTS[:5], prompt_format="chat", keep=keep) for keep in ("all", "prompt"))
+    for positions, inside in zip(removable(everything, prompt_alone), prompt_alone.kept, strict=True):
+        assert positions.tolist() == inside.tolist()
+    raw = tokens_of(PROMPTS[:5])
+    assert [positions.tolist() for positions in removable(raw, raw)] == [list(range(1, len(ids))) for ids in raw.ids]
+
+
+def test_rows_are_means_over_prompts_and_draws() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 1, len(SHARES), 1))
+    draws = np.random.default_rng(1).normal(size=(4, 3, len(SHARES), 1))
+    found = Curves(["sae"], {("deletion", "sae"): logits, ("deletion", "random"): draws})
+    rows = list(found.rows())
+    assert [row["share_of_tokens"] for row in rows if row["order"] == "random"] == [share / 100 for share in SHARES]
+    assert rows[2]["logit"] == pytest.approx(logits[:, 0, 2, 0].mean(), abs=1e-4)
+    assert rows[len(SHARES)]["probability"] == pytest.approx(expit(draws[:, :, 0, 0]).mean(), abs=1e-4)
+    curve = {row["share_of_tokens"]: row["logit"] for row in rows if row["order"] == "sae"}
+    chance = {row["share_of_tokens"]: row["logit"] for row in rows if row["order"] == "random"}
+    area = np.trapezoid([chance[share] - curve[share] for share in curve], list(curve))
+    assert found.areas()["deletion"]["sae"]["sae"]["logit"] == pytest.approx(area, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("point", "found"),
+    [
+        ("attn_out.1", ["attn_out.1", "mlp_out.1", "layer_delta.1", "resid_post.1", "attn_out.2"]),
+        ("layer_delta.1", ["layer_delta.1", "resid_post.1", "attn_out.2"]),
+        ("resid_post.1", ["resid_post.1", "attn_out.2"]),
+        ("resid_post.0", ["resid_post.0", "attn_out.1", "mlp_out.1", "layer_delta.1", "resid_post.1", "attn_out.2"]),
+    ],
+)
+def test_points_downstream(point: str, found: list[str]) -> None:
+    every = ["resid_post.1", "attn_out.2", "mlp_out.1", "resid_post.0", "layer_delta.1", "attn_out.1"]
+    assert [str(each) for each in downstream(Point.parse(point), [Point.parse(each) for each in every])] == found
+
+
+def language_model(family: str = "gpt2") -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": len(TOKENIZER), "initializer_range": 0.2}
+    if family == "bert":
+        sizes |= {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        return BertLMHeadModel(BertConfig(**sizes)).eval().requires_grad_(False)
+    config = GPT2Config(n_embd=WIDTH, n_layer=2, n_head=2, n_positions=256, **sizes)
+    return GPT2LMHeadModel(config).eval().requires_grad_(False)
+
+
+def random_sae(latents: int = 40) -> Sae:
+    """The last half of its latents is never active."""
+    torch.manual_seed(1)
+    b_enc = torch.zeros(latents)
+    b_enc[latents // 2 :] = -1e6
+    W_dec = torch.nn.functional.normalize(torch.randn(latents, WIDTH), dim=1)
+    return Sae("standard", {"W_enc": W_dec.T, "b_enc": b_enc, "W_dec": W_dec, "b_dec": torch.randn(WIDTH) * 0.1})
+
+
+def ablated(
+    model: Any, tokens: PromptTokens, point: str, latents: list[int], after: str = "resid_post.1"
+) -> tuple[Outcome, Outcome]:
+    sae, at = random_sae(), Point.parse(point)
+    of_latents = Classifier(Linear("mean", np.linspace(-1, 1, sae.latents), 0.1), sae.encode)
+    readers = {
+        "sae": (at, of_latents),
+        "here": (at, one_direction()),
+        "after": (Point.parse(after), one_direction("max")),
+    }
+    clean, changed = ablate(model, tokens, at, sae, {"some": np.array(latents)}, readers, batch_tokens=200)
+    return clean, changed["some"]
+
+
+@pytest.mark.parametrize("point", ["resid_post.0", "mlp_out.1"])
+def test_latents_that_are_never_active_change_nothing(point: str) -> None:
+    tokens = tokens_of(PROMPTS[:12])
+    clean, found = ablated(language_model(), tokens, point, list(range(20, 40)))
+    everyone = np.ones(12, dtype=bool)
+    for name in clean.logits:
+        np.testing.assert_array_equal(clean.logits[name], found.logits[name])
+    assert found.kl.tolist() == found.removed.tolist() == [0.0] * 12
+    changes = found.changes(clean, everyone)
+    assert changes["kl"] == changes["ce"] == changes["classifiers"]["after"]["probability"] == 0
+    assert clean.levels(everyone)["ce"] > 1
+
+
+@pytest.mark.parametrize(("point", "module"), [("resid_post.0", "h.0"), ("mlp_out.1", "h.1.mlp")])
+def test_ablating_equals_splicing_by_hand(point: str, module: str) -> None:
+    model, tokens, latents = language_model(), tokens_of(PROMPTS[:7]), [3, 11, 12]
+    sae, base = random_sae(), model.base_model
+    clean, found = ablated(model, tokens, point, latents)
+    for prompt, ids in enumerate(tokens.ids):
+        inputs = torch.from_numpy(ids).long()[None]
+        parts: list[Tensor] = []
+        plain = model(input_ids=inputs).logits[0].log_softmax(-1)
+
+        def change(_: Any, __: Any, output: Any, parts: list[Tensor] = parts) -> Any:
+            state = (output if torch.is_tensor(output) else output[0]).clone()
+            x = state[0, 1:]
+            part = sum(sae.encode(x)[:, latent, None] * sae.tensors["W_dec"][latent] for latent in latents)
+            parts[:] = [x.clone(), x - part]
+            state[0, 1:] = x - part
+            return state if torch.is_tensor(output) else (state, *output[1:])
+
+        with torch.no_grad():
+            before = seen_alone(base, "h.1", ids)[1][1:]
+        handle = base.get_submodule(module).register_forward_hook(change)
+        other = model(input_ids=inputs).logits[0].log_softmax(-1)
+        after = seen_alone(base, "h.1", ids)[1][1:]
+        handle.remove()
+        judged = range(1, len(ids) - 1)
+        kl = np.mean([float((plain[row].exp() * (plain[row] - other[row])).sum()) for row in judged])
+        ce = np.mean([float(-other[row, ids[row + 1]]) for row in judged])
+        assert found.kl[prompt] == pytest.approx(kl, rel=1e-3, abs=1e-6) and kl > 1e-5
+        assert found.ce[prompt] == pytest.approx(ce, rel=1e-4)
+        assert clean.ce[prompt] == pytest.approx(
+            np.mean([float(-plain[row, ids[row + 1]]) for row in judged]), rel=1e-4
+        )
+        x, left = parts
+        norms = ((x - left).norm(dim=1) / x.norm(dim=1)).mean()
+        assert found.removed[prompt] == pytest.approx(float(norms), rel=1e-3)
+        assert found.logits["here"][prompt] == pytest.approx(float(left[:, 0].mean()), abs=1e-4)
+        assert found.logits["after"][prompt] == pytest.approx(float(after[:, 0].max()), abs=1e-3)
+        assert clean.logits["after"][prompt] == pytest.approx(float(before[:, 0].max()), abs=1e-3)
+        own = float(sae.encode(left).double().mean(0) @ torch.linspace(-1, 1, 40).double() + 0.1)
+        assert found.logits["sae"][prompt] == pytest.approx(own, abs=1e-4)
+    assert abs(found.logits["after"] - clean.logits["after"]).max() > 1e-3
+
+
+def test_an_encoder_predicts_no_next_token_but_its_classifiers_change() -> None:
+    clean, found = ablated(language_model("bert"), tokens_of(PROMPTS[:5]), "resid_post.0", [1, 2, 3])
+    assert np.isnan([found.kl, found.ce, clean.ce]).all()
+    assert np.isnan(found.changes(clean, np.ones(5, dtype=bool))["kl"])
+    assert (found.logits["after"] != clean.logits["after"]).all()
+
+
+def test_spread_is_mean_and_extremes_of_every_figure() -> None:
+    draws: list[Any] = [{"kl": value, "deep": {"er": -value}} for value in (1.0, 2.0, 6.0)]
+    assert spread(draws) == {
+        "kl": {"mean": 3, "low": 1, "high": 6},
+        "deep": {"er": {"mean": -3, "low": -6, "high": -1}},
+    }
+
+
+def test_matched_latents_are_others_that_are_active_as_often() -> None:
+    rng = np.random.default_rng(0)
+    density = 10 ** rng.uniform(-4, -0.3, 2000)
+    density[::3] = 0
+    top = rng.choice(np.flatnonzero(density), 16, replace=False)
+    draws = [matched(top, density, 1e-5, [0, draw]) for draw in range(5)]
+    for draw in draws:
+        assert len(set(draw) | set(top)) == 32
+        assert np.abs(np.log(density[draw] / density[top])).max() < 0.2
+    assert len({tuple(draw) for draw in draws}) == 5
+    assert matched(top, density, 1e-5, [0, 3]).tolist() == draws[3].tolist()
+    few = matched(np.array([0, 2]), np.array([0.5, 0.1, 0.1, 0.0]), 1e-5, [0, 0])
+    assert sorted(few) == [1, 3]
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flow")
+    write_csv(folder / "prompts.csv", sample_rows(700))
+    save_small_model(folder / "lm")
+    write_params(folder, SMALL | {"extract.points": [AFTER, AT], "probe.poolings": ["mean", "max"]})
+    for stage in ("download", "filter", "split", "fetch_model", "extract"):
+        run_stage(stage, folder)
+    run_stage("train_sae", folder, AT, VARIANT)
+    run_stage("probe_dense", folder, AT)
+    run_stage("probe_dense", folder, AFTER)
+    run_stage("probe_sae", folder, AT, VARIANT)
+    run_stage("intervene", folder, AT, VARIANT)
+    return folder
+
+
+def results(folder: Path) -> tuple[Any, list[dict[str, str]]]:
+    metrics = json.loads((folder / f"metrics/interventions/{AT}/{VARIANT}.json").read_text())
+    with (folder / f"metrics/plots/interventions/{AT}/{VARIANT}.csv").open() as file:
+        return metrics, list(csv.DictReader(file))
+
+
+def test_the_stage_reports_curves_and_ablations(flow: Path) -> None:
+    metrics, rows = results(flow)
+    assert {(row["method"], row["order"], row["classifier"]) for row in rows} == {
+        (method, order, classifier)
+        for method in METHODS
+        for order in ("sae", "dense", "random")
+        for classifier in ("sae", "dense")
+    }
+    assert len(rows) == 12 * len(SHARES)
+    assert metrics["faithfulness"]["deletion"]["sae"]["sae"]["logit"] > 0
+    assert metrics["faithfulness"]["deletion"]["dense"]["dense"]["logit"] > 0
+    ablation = metrics["ablation"]
+    readers = {"sae", f"dense @ {AT}", f"dense @ {AFTER}"}
+    for side in ("target", "other"):
+        assert ablation["prompts"][side] > 5
+        assert set(ablation["model"][side]["classifiers"]) == set(ablation["top"][side]["classifiers"]) == readers
+        kl = ablation["random"][side]["kl"]
+        assert 0 < kl["low"] <= kl["mean"] <= kl["high"] and ablation["top"][side]["kl"] > 0
+    assert len(set(ablation["top_latents"])) == 16
+
+
+def test_logits_are_those_of_the_stored_scores(flow: Path) -> None:
+    store = ActivationStore(flow / "data/activations", AT)
+    sae = Sae.load(flow / f"models/sae/{AT}/{VARIANT}")
+    states = store.read()
+    probes, scores = flow / "models/probes", flow / "data/scores"
+    arms = {
+        "dense": (Linear.load(probes / f"dense/{AT}/dense", sae.width), lambda x: x, scores / f"dense/{AT}.parquet"),
+        f"sae_{VARIANT}": (
+            Linear.load(probes / f"sae/{AT}/{VARIANT}/sae", sae.latents),
+            sae.encode,
+            scores / f"sae/{AT}/{VARIANT}.parquet",
+        ),
+    }
+    for arm, (linear, features, file) in arms.items():
+        classifier = Classifier(linear, features)
+        wanted = [row for row in pq.read_table(file).to_pylist() if (row["arm"], row["setting"]) == (arm, "balanced")]
+        assert len(wanted) > 100
+        for row in wanted:
+            number = store.prompt_ids.index(row["prompt_id"])
+            span = np.arange(store.offsets[number], store.offsets[number + 1])
+            x_TD = states[span[pooled_tokens(store.usable[span])]].float()
+            assert expit(classifier.logit(x_TD)) == pytest.approx(row["score"], abs=1e-4)
+            total = classifier.by_token(x_TD).sum() + linear.bias
+            assert total == pytest.approx(classifier.logit(x_TD), abs=1e-9)
+
+
+def spoil(folder: Path, side: str) -> None:
+    """Replace the activations of one side of the split by rubbish, and the texts of the other."""
+    sides = {row["prompt_id"]: row["split"] for row in pq.read_table(folder / "data/splits.parquet").to_pylist()}
+    ids = pq.read_table(folder / "data/activations/tokens.parquet")["prompt_id"].to_pylist()
+    here = torch.tensor([sides.get(prompt_id) == side for prompt_id in ids])
+    shard = folder / "data/activations" / AT / "00000.safetensors"
+    rows = load_tensors(shard)["activations"]
+    assert len(rows) == len(here)
+    rows[here] = torch.randn(int(here.sum()), rows.shape[1]).half()
+    save_tensors({"activations": rows}, shard)
+    prompts = pq.read_table(folder / "data/prompts.parquet")
+    texts = [
+        row["prompt"] if sides[row["prompt_id"]] == side else f"rubbish number {number}"
+        for number, row in enumerate(prompts.to_pylist())
+    ]
+    pq.write_table(prompts.set_column(1, "prompt", [texts]), folder / "data/prompts.parquet")
+
+
+def test_latents_are_chosen_on_train_prompts_and_figures_are_of_test_prompts(flow: Path, tmp_path: Path) -> None:
+    for side in ("test", "train"):
+        shutil.copytree(flow, tmp_path / side)
+        spoil(tmp_path / side, side)
+        run_stage("intervene", tmp_path / side, AT, VARIANT)
+    assert results(tmp_path / "test") == results(flow), "neither test activations nor train texts are looked at"
+    spoilt = results(tmp_path / "train")
+    assert spoilt[0]["ablation"]["top_latents"] != results(flow)[0]["ablation"]["top_latents"]
+    assert spoilt[1] != results(flow)[1]
+
+
+def test_the_latents_that_tell_the_classes_apart_are_chosen(flow: Path) -> None:
+    """Not those that are active on every prompt, however large their contributions."""
+    store = ActivationStore(flow / "data/activations", AT)
+    ids = store.prompt_ids[:40]
+    labels = np.arange(40) % 2 == 0
+    first = store.read()[store.offsets[1] : store.offsets[2]].float().mean(0)
+    one = torch.nn.functional.normalize(torch.randn(8, store.width), dim=1)
+    b_enc = torch.tensor([1e3, *[0.0] * 7])
+    sae = Sae("standard", {"W_enc": one.T, "b_enc": b_enc, "W_dec": one, "b_dec": first})
+    sets = choose(store, sae, Linear("mean", np.array([5.0, *[1.0] * 3, *[-1.0] * 4]), 0.0), ids, labels, 0)
+    pooled = []
+    for number in range(40):
+        span = np.arange(store.offsets[number], store.offsets[number + 1])
+        pooled.append(
+            sae.encode(store.read()[span[pooled_tokens(store.usable[span])]].float()).double().mean(0).numpy()
+        )
+    gap = np.array(pooled)[labels].mean(0) - np.array(pooled)[~labels].mean(0)
+    gap *= [5, 1, 1, 1, -1, -1, -1, -1]
+    assert sets.top.tolist() == np.argsort(-gap)[:4].tolist()
+    assert sets.density[0] == 1 and len(sets.random) == 5
+    assert all(sorted({*draw, *sets.top}) == list(range(8)) for draw in sets.random)
+
+
+def test_missing_and_unfit_probes_are_one_line(flow: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(flow, folder)
+    narrow = {"sae.train": ["batch_topk", "topk"], "sae.variants.topk.width": 32}
+    write_params(folder, SMALL | {"extract.points": [AFTER, AT]} | narrow)
+    assert "run 'dvc repro'" in run_stage_error("intervene", folder, AT, "topk")
+    run_stage("train_sae", folder, AT, "topk")
+    missing = f"models/probes/sae/{AT}/topk/sae/probe.json is missing"
+    assert missing in run_stage_error("intervene", folder, AT, "topk")
+    shutil.copytree(folder / f"models/probes/sae/{AT}/{VARIANT}", folder / f"models/probes/sae/{AT}/topk")
+    assert "is for 64 features, not 32" in run_stage_error("intervene", folder, AT, "topk")
+    (folder / f"models/probes/dense/{AFTER}/dense/probe.safetensors").unlink()
+    assert f"{AFTER}/dense/probe.safetensors is missing" in run_stage_error("intervene", folder, AT, VARIANT)
