@@ -1,6 +1,6 @@
 """How fast the probes on SAE latents are fitted, beside the plain way.
 
-Ours keeps the latents sparse, starts each fit from the one with the next smaller C, and works on folds in parallel.
+Ours fits all folds and all C at once, with the latents sparse where most of them are inactive.
 The plain way makes them dense and fits scikit-learn's LogisticRegression anew for each C in each fold. Both choose C by
 the same folds and fit once more on all train prompts; both get made-up latents: each prompt has some of many, and a few
 are commoner in the target class.

@@ -27,6 +27,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_stage(stage, folder)
     for stage, *items in LATE:
         run_stage(stage, folder, *items)
+    for stage in ("intervene", "explain"):
+        run_stage(stage, folder, POINT, VARIANT)
     run_stage("evaluate", folder)
     run_stage("report", folder)
     return folder
@@ -98,8 +100,8 @@ def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> No
     summary = metrics(flow, "summary")
     assert f"{summary['sae_minus_dense']['difference']:+.3f}" in page
     assert all(name in page for name in ("tfidf", f"dense @ {POINT}", f"sae_{VARIANT} @ {POINT}"))
-    figures = re.findall(r'src="([^"]+)"', page)
-    assert len(figures) == 10
+    figures = re.findall(r'<img src="([^"]+)"', page)
+    assert len(figures) == 7
     for figure in figures:
         assert (flow / "report" / figure).read_bytes().startswith(b"\x89PNG")
     assert "http" not in page
