@@ -104,7 +104,7 @@ def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> No
     assert len(figures) == 7
     for figure in figures:
         assert (flow / "report" / figure).read_bytes().startswith(b"\x89PNG")
-    assert "http" not in page
+    assert "https://" not in page and "http://" not in page
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

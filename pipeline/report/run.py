@@ -12,6 +12,10 @@ from pipeline.files import read_json
 from pipeline.params.base import read, read_file
 from pipeline.timings import seconds_of
 
+STAGES = (
+    *("download", "filter", "split", "fetch_model", "extract", "train_sae"),
+    *("probe_text", "probe_dense", "probe_sae", "intervene", "explain", "evaluate"),
+)
 CODE = ("pipeline", "params.yaml", "dvc.yaml")
 
 
@@ -26,10 +30,26 @@ def what_was_run() -> dict[str, Any]:
     return {
         "data": _data(metrics["download"]),
         "model": _model(metrics["model"]),
-        "code": _commit(),
         "changed": {key: value for key, value in _flat(read_file()) if before.get(key) != value},
         "stages": list(_stages(metrics)),
     }
+
+
+def run_here() -> dict[str, Any]:
+    """The commit of this checkout, and how long the stages took here: never the same twice, so not in DVC's outputs."""
+    points, variants = read("extract.points", list[str]), read("sae.train", list[str])
+    of_saes = [[point, variant] for point in points for variant in variants]
+    items = dict.fromkeys(("train_sae", "probe_sae", "intervene", "explain"), of_saes)
+    items["probe_dense"] = [[point] for point in points]
+    times = {}
+    for name in STAGES:
+        runs = seconds_of(name, items.get(name, [[]]))
+        if runs:
+            times[name] = f"{sum(runs):,.1f} s"
+        if name == "extract" and runs:
+            tokens = read_json(paths.METRICS / "extract.json")["tokens_run"]
+            times[name] += f", {tokens / sum(runs):,.0f} tokens/s, with loading"
+    return {"code": _commit(), "times": times}
 
 
 def _data(download: Mapping[str, Any]) -> str:
@@ -68,26 +88,12 @@ def _stages(metrics: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         "download": f"{metrics['download']['rows']} prompts, {metrics['download']['benign_rows']} harmless ones",
         "filter": f"{metrics['filter']['kept']} prompts kept",
         "split": f"{split['prompts']['train']} train and {split['prompts']['test']} test prompts",
-        "fetch_model": "",
         "extract": f"{extract['tokens_kept']:,} token activations a point, of {extract['prompts']} prompts",
         "train_sae": f"{sum(1 for _ in (paths.METRICS / 'sae').glob('*/*.json'))} SAEs",
-        "probe_text": "",
-        "probe_dense": "",
-        "probe_sae": "",
-        "intervene": "",
-        "explain": "",
         "evaluate": f"{summary['test_prompts']} balanced test prompts",
     }
-    points, variants = read("extract.points", list[str]), read("sae.train", list[str])
-    of_saes = [[point, variant] for point in points for variant in variants]
-    items = dict.fromkeys(("train_sae", "probe_sae", "intervene", "explain"), of_saes)
-    items["probe_dense"] = [[point] for point in points]
-    for name, text in counts.items():
-        runs = seconds_of(name, items.get(name, [[]]))
-        time = f"{sum(runs):,.1f} s" if runs else "not run here"
-        if name == "extract" and runs:
-            time += f", {extract['tokens_run'] / sum(runs):,.0f} tokens/s, with loading"
-        yield {"name": name, "counts": text, "time": time}
+    for name in STAGES:
+        yield {"name": name, "counts": counts.get(name, "")}
 
 
 def _flat(params: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,9 +18,10 @@ from pipeline.report.browser import write_latents, write_prompts
 from pipeline.report.data_page import data_page
 from pipeline.report.page import write_page
 from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description, scores_by_arm
-from pipeline.report.run import what_was_run
+from pipeline.report.run import run_here, what_was_run
+from pipeline.report.script_data import write_script
 
-ASSETS = ("style.css", "common.js", "latents.js", "prompts.js")
+ASSETS = ("style.css", "common.js", "index.js", "latents.js", "prompts.js")
 # file in metrics/plots -> columns of x and y, and how it is drawn
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roc": (
@@ -76,6 +77,7 @@ def main() -> None:
     for name in ASSETS:
         write_text(paths.REPORT / "assets" / name, (files("pipeline.report") / "assets" / name).read_text("utf-8"))
     _front(saes)
+    write_script(paths.REPORT / "data", "here", run_here())
     write_page(paths.REPORT / "data.html", "data.html", root="", saes=saes, **data_page())
     scores = scores_by_arm(
         [
