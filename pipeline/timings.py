@@ -5,12 +5,17 @@ from pathlib import Path
 
 from pipeline.files import write_json
 
-TIMINGS = Path(".dvc/tmp/timings")
+DVC = Path(".dvc")
+TIMINGS = DVC / "tmp/timings"
 
 
 def record(stage: str, items: list[str], seconds: float) -> None:
-    """Keep how long the last run of a stage took, for these items of its matrix."""
-    write_json(TIMINGS / f"{'@'.join([stage, *items])}.json", {"seconds": round(seconds, 1)})
+    """Keep how long the last run of a stage took, for these items of its matrix; where DVC is not used, keep nothing.
+
+    To make its folder there would make the place look like one that DVC runs in (`pipeline.paths.unfinished`).
+    """
+    if DVC.is_dir():
+        write_json(TIMINGS / f"{'@'.join([stage, *items])}.json", {"seconds": round(seconds, 1)})
 
 
 def seconds_of(stage: str, items: list[list[str]]) -> list[float]:
