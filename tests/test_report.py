@@ -47,6 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = "\n".join(json.dumps({key: row[key] for key in ("prompt", "source", "cluster")}) for row in rows)
     (folder / "prompts.jsonl").write_text(text, encoding="utf-8")
     save_small_model(folder / "lm")
+    (folder / ".dvc").mkdir()  # where stages keep how long they took
     write_params(folder, SMALL | {"data.path": "prompts.jsonl", "split.test_fraction": 0.5})
     for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
         run_stage(stage, folder)

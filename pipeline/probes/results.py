@@ -100,8 +100,9 @@ def _all(
 ) -> Iterator[tuple[tuple[str, int, str], Scored]]:
     """Every arm in every setting, as many at a time as there are processors; in the same order in any case."""
     how = Fitting(params.c_grid, params.folds, prompts.seed)
-    every = [replace(task, splits=folds_of(task, prompts.groups, how)) for task in every]
-    jobs = [(task, arm) for task in every for arm in arms if arm.is_for(task)]
+    splits = in_processes(lambda number: folds_of(every[number], prompts.groups, how), len(every))
+    split = [replace(task, splits=made) for task, made in zip(every, splits, strict=True)]
+    jobs = [(task, arm) for task in split for arm in arms if arm.is_for(task)]
 
     def job(number: int) -> list[tuple[str, Scored]]:
         task, arm = jobs[number]

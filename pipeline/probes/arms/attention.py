@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
@@ -78,21 +79,26 @@ def _path(
     x, prompt = tokens.x[mask], tokens.prompt[mask]
     target = torch.zeros(tokens.prompts)
     target[torch.from_numpy(rows)] = torch.from_numpy(labels).float()
-    query_weight = torch.zeros(x.shape[1], 2, requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
+    start = np.zeros(2 * x.shape[1] + 1)
     for c in c_grid:
-        optimizer = torch.optim.LBFGS([query_weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-        def loss(optimizer: torch.optim.Optimizer = optimizer, c: float = c) -> Tensor:
-            optimizer.zero_grad()
-            logits = _attend(x, prompt, tokens.prompts, query_weight, bias)[inside]
+        def loss(flat: np.ndarray, c: float = c) -> tuple[float, np.ndarray]:
+            variables = torch.from_numpy(flat).float().requires_grad_()
+            logits = _attend(x, prompt, tokens.prompts, *_parts(variables))[inside]
             fitted = torch.nn.functional.binary_cross_entropy_with_logits(logits, target[inside], reduction="sum")
-            value = c * fitted + query_weight.square().sum() / 2
+            value = c * fitted + variables[:-1].square().sum() / 2
             value.backward()
-            return value
+            assert variables.grad is not None
+            return value.item(), variables.grad.double().numpy()
 
-        optimizer.step(loss)
-        yield query_weight.detach().clone(), bias.detach().clone()
+        # not torch's own L-BFGS: importing it takes as long as all of this
+        start = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x
+        yield _parts(torch.from_numpy(start).float())
+
+
+def _parts(variables: Tensor) -> tuple[Tensor, Tensor]:
+    """Query and coefficient (c, 2), and intercept (1)."""
+    return variables[:-1].unflatten(0, (-1, 2)), variables[-1:]
 
 
 def _logits(tokens: Tokens, fitted: tuple[Tensor, Tensor]) -> np.ndarray:

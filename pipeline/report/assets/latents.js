@@ -46,12 +46,12 @@
   at("number").onchange = () => { if (at("number").value) location.hash = `latent=${at("number").value.trim()}`; };
   at("controls").onsubmit = (event) => event.preventDefault();
 
-  async function example([kind, prompt, activation, positions, values]) {
+  async function example(latent, [, prompt, activation, positions, values]) {
     const tokens = await loadRow("texts", prompt, prompts.file.texts);
     const shown = new Map(positions.map((position, place) => [position, values[place]]));
     const peak = positions[values.indexOf(Math.max(...values))];
     const first = Math.max(0, peak - 24), last = Math.min(tokens.length, peak + 12);
-    const spans = tokenSpans(tokens.slice(first, last), tokens.slice(first, last).map((_, place) => shown.get(first + place)), index.max_activation[example.latent]);
+    const spans = tokenSpans(tokens.slice(first, last), tokens.slice(first, last).map((_, place) => shown.get(first + place)), index.max_activation[latent]);
     if (first) spans.unshift("… ");
     if (last < tokens.length) spans.push(" …");
     const cluster = prompts.clusters[prompt];
@@ -77,8 +77,7 @@
     const latent = Number(text);
     if (!Number.isInteger(latent) || !(latent >= 0 && latent < all.length)) throw new Error(`There is no latent ${text}: they are numbered 0 to ${all.length - 1}.`);
     const detail = await loadRow("latents", latent, index.file);
-    example.latent = latent;
-    const of = async (kind) => Promise.all(detail.examples.filter((entry) => entry[0] === kind).map(example));
+    const of = async (kind) => Promise.all(detail.examples.filter((entry) => entry[0] === kind).map((entry) => example(latent, entry)));
     const [top, quantile] = [await of("top"), await of("quantile")];
     const near = element("ul");
     for (const [other, cosine] of detail.neighbours ?? []) near.append(element("li", {}, element("a", { href: `#latent=${other}` }, String(other)), ` ${figure(cosine, 2)}`));
