@@ -33,8 +33,8 @@ repro: setup  ## run the pipeline: whatever is out of date, on the embedded defa
 	@$(RUN) python -m pipeline.params.root
 	@$(RUN) dvc repro
 
-test: setup  ## run the whole test suite
-	@$(RUN) python -m pytest
+test: setup  ## run the whole test suite, two files at a time
+	@$(RUN) python -m pytest -n 2 --dist loadfile
 
 bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
