@@ -12,7 +12,7 @@ from pipeline.activations.tokens import PromptTokens, tokenise
 from pipeline.points import SITES, Point
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import spliced_in
+from pipeline.sae.splice import Splice
 
 
 def language_model(family: str) -> Any:
@@ -105,7 +105,7 @@ def test_only_the_chosen_tokens_are_replaced_and_the_hooks_go() -> None:
         return result
 
     plain = logits()
-    with spliced_in(model, Point.parse("attn_out.0"), where, torch.zeros_like):
+    with Splice(model, Point.parse("attn_out.0")).of(where, torch.zeros_like):
         changed = logits()
     torch.testing.assert_close(changed[:6], plain[:6])
     assert (changed[6:] - plain[6:]).abs().max() > 1e-4

@@ -275,7 +275,7 @@ def test_tables_are_used_with_the_keyboard_alone(tab: Tab) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(f"#detail h2:text-is('Latent {second}')")
     page.keyboard.press("Escape")
-    assert page.locator("#detail").is_hidden()
+    page.wait_for_selector("#detail", state="hidden")
     assert page.evaluate("document.activeElement.textContent") == second
 
 

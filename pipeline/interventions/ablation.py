@@ -16,7 +16,7 @@ from pipeline.points import Point
 from pipeline.probes.attribution import Classifier
 from pipeline.progress import progress
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import Batch, batches, cross_entropy, divergence, spliced_in
+from pipeline.sae.splice import Batch, Splice, batches, cross_entropy, divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,6 +118,7 @@ def ablate(
     capture = Capture(model, sorted({where for where, _ in classifiers.values()} | {point}))
     with capture:
         causal = is_causal(capture)
+    splice = Splice(model, point)
     clean, *changed = (Outcome.empty(list(classifiers), len(tokens.ids)) for _ in (None, *sets))
     with progress(len(tokens.ids), "ablating", "prompt") as bar:
         for batch in batches(tokens, range(len(tokens.ids)), batch_tokens):
@@ -126,7 +127,7 @@ def ablate(
                 _put(clean.ce, batch, cross_entropy(before, batch.after.to(model.device)), batch.judged)
             for latents, outcome in zip(sets.values(), changed, strict=True):
                 ablation = _Ablation(sae, latents)
-                with spliced_in(model, point, batch.usable.to(model.device), ablation):
+                with splice.of(batch.usable.to(model.device), ablation):
                     after = _run(model, capture, batch, classifiers, outcome, causal)
                 _put(outcome.removed, batch, ablation.removed, batch.usable)
                 if before is not None and after is not None:

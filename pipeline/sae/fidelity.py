@@ -12,7 +12,7 @@ from pipeline.activations.tokens import PromptTokens
 from pipeline.points import Point
 from pipeline.progress import progress
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import Batch, batches, cross_entropy, divergence, spliced_in
+from pipeline.sae.splice import Batch, Splice, batches, cross_entropy, divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,10 +43,11 @@ def fidelity(
     with Capture(base, [point]) as capture:
         if not is_causal(capture):
             return None
+    splice = Splice(model, point)
     total = dict.fromkeys(("tokens", "ce", "ce_sae", "ce_zero", "kl_sae", "kl_zero"), 0.0)
     with progress(len(prompts), "fidelity", "prompt") as bar:
         for batch in batches(tokens, prompts, BATCH_TOKENS):
-            _add_batch(total, model, point, sae, batch)
+            _add_batch(total, model, splice, sae, batch)
             bar.update(len(batch.prompts))
     count = total.pop("tokens")
     if not count:
@@ -58,7 +59,7 @@ def fidelity(
     }
 
 
-def _add_batch(total: dict[str, float], model: "PreTrainedModel", point: Point, sae: Sae, batch: Batch) -> None:
+def _add_batch(total: dict[str, float], model: "PreTrainedModel", splice: Splice, sae: Sae, batch: Batch) -> None:
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "sae": lambda rows: sae.decode(sae.encode(rows.float().cpu())).to(rows),
         "zero": torch.zeros_like,
@@ -68,7 +69,7 @@ def _add_batch(total: dict[str, float], model: "PreTrainedModel", point: Point, 
     total["tokens"] += len(clean)
     total["ce"] += _sum(cross_entropy(clean, after))
     for name, change in changes.items():
-        with spliced_in(model, point, batch.usable.to(model.device), change):
+        with splice.of(batch.usable.to(model.device), change):
             logits = model(**inputs).logits[:, :-1][batch.judged]
         total[f"ce_{name}"] += _sum(cross_entropy(logits, after))
         total[f"kl_{name}"] += _sum(divergence(clean, logits))

@@ -84,42 +84,45 @@ def divergence(logits: Tensor, changed: Tensor) -> Tensor:
     return torch.cat([part.sum(-1) for part in parts]).cpu()
 
 
-@contextmanager
-def spliced_in(
-    model: "PreTrainedModel", point: Point, where: Tensor, change: Callable[[Tensor], Tensor]
-) -> Iterator[None]:
-    """Within the block, the activations (tokens, width) at `point` are replaced by `change` of them.
+class Splice:
+    """A model in which the activations at a point can be replaced as it runs."""
 
-    Args:
-        where: bool (batch, sequence), the tokens at which they are.
-    """
-    base: Any = model.base_model
-    block = find_blocks(base, model.config.num_hidden_layers)[point.layer]
-    before: dict[str, Tensor] = {}
+    def __init__(self, model: "PreTrainedModel", point: Point) -> None:
+        """Raise UserError that lists the modules when the point's site is not found."""
+        base: Any = model.base_model
+        self.block = find_blocks(base, model.config.num_hidden_layers)[point.layer]
+        self.module: nn.Module = self.block
+        self.is_delta = point.site == "layer_delta"
+        if point.site in ("attn_out", "mlp_out"):
+            found = find_sublayers(base, self.block)
+            if point.site not in found:
+                raise missing_site(point.site, self.block)
+            self.module = found[point.site]
 
-    def replaced(output: Any, state: Tensor) -> Any:
-        return state if torch.is_tensor(output) else (state, *output[1:])
+    @contextmanager
+    def of(self, where: Tensor, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Within the block, the activations (tokens, width) are replaced by `change` of them.
 
-    def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        before["x"] = input_of(args, kwargs).clone()
+        Args:
+            where: bool (batch, sequence), the tokens at which they are.
+        """
+        before: dict[str, Tensor] = {}
 
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        state = tensor_of(output)
-        new = state.reshape(*where.shape, -1).clone()
-        if point.site == "layer_delta":
-            new[where] = before["x"][where] + change(new[where] - before["x"][where])
-        else:
-            new[where] = change(new[where])
-        return replaced(output, new.reshape(state.shape))
+        def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            before["x"] = input_of(args, kwargs).clone()
 
-    module: nn.Module = block
-    if point.site in ("attn_out", "mlp_out"):
-        found = find_sublayers(base, block)
-        if point.site not in found:
-            raise missing_site(point.site, block)
-        module = found[point.site]
-    with ExitStack() as hooks:
-        if point.site == "layer_delta":
-            hooks.callback(block.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
-        hooks.callback(module.register_forward_hook(hook).remove)
-        yield
+        def hook(_: nn.Module, __: Any, output: Any) -> Any:
+            state = tensor_of(output)
+            new = state.reshape(*where.shape, -1).clone()
+            if self.is_delta:
+                new[where] = before["x"][where] + change(new[where] - before["x"][where])
+            else:
+                new[where] = change(new[where])
+            new = new.reshape(state.shape)
+            return new if torch.is_tensor(output) else (new, *output[1:])
+
+        with ExitStack() as hooks:
+            if self.is_delta:
+                hooks.callback(self.block.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
+            hooks.callback(self.module.register_forward_hook(hook).remove)
+            yield

@@ -21,7 +21,7 @@ from pipeline.latents.pieces import pieces, token_texts
 from pipeline.latents.specific import specific_tokens, token_scores
 from pipeline.latents.statistics import density, mean_difference, rates, spread
 from pipeline.latents.tables import CONTRIBUTIONS, LATENTS, PROMPTS, examples_table, pairs, table
-from pipeline.model.checkpoint import load_config, load_language_model, load_tokenizer
+from pipeline.model.checkpoint import load_language_model, load_tokenizer
 from pipeline.model.lock import ModelLock
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
@@ -79,7 +79,6 @@ def main(point: str, variant: str) -> None:
         "target": prompts.target,
         "clusters": clusters,
         "sources": sources,
-        "vocabulary": load_config(directory).vocab_size,
         "final_norm": norm,
         "counts": {
             "latents": firing.latents,

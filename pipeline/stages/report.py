@@ -178,7 +178,7 @@ def _browser_pages(sae: dict[str, str], saes: list[dict[str, str]], scores: Mapp
     )
     write_prompts(folder / "data", prompts, read_table(explained / "contributions.parquet"), scores, texts, meta)
     for page in ("latents.html", "prompts.html"):
-        write_page(folder / page, page, root="../../../", saes=saes, name=sae["name"])
+        write_page(folder / page, page, root="../../../", saes=saes, name=sae["name"], final_norm=meta["final_norm"])
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
