@@ -128,7 +128,6 @@ def test_every_page_opens_from_disk_without_a_complaint(browser: Any, report: Pa
     tab = Tab(browser, report, width=width)
     page = tab.open(name)
     assert page.locator("h1").count() == 1
-    page.evaluate("for (const image of document.images) image.loading = 'eager'")
     page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")  # fails at a broken one
     for link in set(page.eval_on_selector_all("nav a, figure a", "links => links.map((link) => link.href)")):
         assert Path(link.removeprefix("file://")).is_file(), link

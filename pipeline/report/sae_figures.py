@@ -105,7 +105,7 @@ def draw_frontier(path: Path, saes: Mapping[str, Mapping[str, Any]], this: str) 
             )
             axes.annotate(name, (metrics["l0"], metrics["fvu"]), xytext=(6, 4), textcoords="offset points", fontsize=8)
         axes.margins(0.25)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * max(metrics["fvu"] for metrics in saes.values()))
         axes.set(
             xlabel="L0: active latents a token (mean)",
             ylabel="FVU: fraction of variance unexplained",
