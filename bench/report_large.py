@@ -73,7 +73,7 @@ def write(report: Path, prompts: int, latents: int) -> None:
         folder / "data", made(PROMPTS, of_prompts), made_contributions(rng, np.sort(tested), texts), scores, whole, meta
     )
     for page in ("latents.html", "prompts.html"):
-        write_page(folder / page, page, root="../../../", saes=[{"name": NAME}], name=NAME)
+        write_page(folder / page, page, root="../../../", saes=[{"name": NAME}], name=NAME, final_norm=True)
     shutil.copytree(str(files("pipeline.report") / "assets"), report / "assets")
 
 
