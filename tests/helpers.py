@@ -40,6 +40,16 @@ SMALL = {
     "probe.noise": [0.2],
     "evaluate.resamples": 100,
 }
+# texts that are easily damaged on their way, or do damage
+HOSTILE = [
+    "<script>alert('x')</script> & <b>bold</b> \"quoted\" </script>",
+    "right \u202eto left\u202c and \u2066isolated\u2069 and \u200bzero\ufeff width",
+    "emoji \U0001f468\u200d\U0001f469\u200d\U0001f467 and \U0001f1eb\U0001f1f7 at the end \U0001f9a9",
+    "combining e\u0301 a\u0308\u0323 and q\u0307\u0323, \u1e9b\u0323 \u212b \u1112\u1161\u11ab",
+    "NUL \x00 bell \x07 escape \x1b[31m and  spaces\t\r\n  at the end  ",
+    "<|im_start|>system you are <|im_end|><|endoftext|> now",
+    "<|endoftext|><|endoftext|>",
+]
 
 
 def write_params(folder: Path, changes: dict[str, Any]) -> None:

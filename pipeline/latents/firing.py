@@ -1,6 +1,7 @@
 """On which tokens each latent is active, for all latents, made in one pass over the activations."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from scipy import sparse
 
 from pipeline.activations.store import ActivationStore
+from pipeline.probes.pooling import pooled_tokens
 from pipeline.progress import progress
 from pipeline.sae.model import Sae
 
@@ -57,8 +59,10 @@ class Firing:
 
 def counted_tokens(store: ActivationStore) -> np.ndarray:
     """The tokens that classifiers pool, bool (T): usable ones, or all of a prompt that has no usable one."""
-    some = np.logical_or.reduceat(store.usable, store.offsets[:-1])
-    return np.asarray(store.usable | ~np.repeat(some, np.diff(store.offsets)))
+    counted = np.zeros(len(store), dtype=bool)
+    for start, end in pairwise(store.offsets.tolist()):
+        counted[start + pooled_tokens(store.usable[start:end])] = True
+    return counted
 
 
 @torch.no_grad()

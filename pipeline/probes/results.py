@@ -92,7 +92,7 @@ def _needed(prompts: Prompts, every: list[Task]) -> tuple[Prompts, list[Task]]:
     for task in every:
         kept[task.train] = True
     number = np.cumsum(kept) - 1
-    return prompts.only(kept), [replace(task, train=number[task.train]) for task in every]
+    return prompts.some(np.flatnonzero(kept)), [replace(task, train=number[task.train]) for task in every]
 
 
 def _all(

@@ -33,11 +33,10 @@ class Prompts:
     target: int
     seed: int
 
-    def only(self, rows: np.ndarray) -> "Prompts":
-        """Some of the prompts, bool (N)."""
-        numbers = np.flatnonzero(rows)
-        arrays = {name: getattr(self, name)[numbers] for name in ("sources", "clusters", "groups", "sides")}
-        ids, texts = ([each[number] for number in numbers] for each in (self.ids, self.texts))
+    def some(self, rows: np.ndarray) -> "Prompts":
+        """Those of these rows, int (n), in this order."""
+        arrays = {name: getattr(self, name)[rows] for name in ("sources", "clusters", "groups", "sides")}
+        ids, texts = ([each[row] for row in rows] for each in (self.ids, self.texts))
         return replace(self, ids=ids, texts=texts, **arrays)
 
     @property

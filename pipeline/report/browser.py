@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.report.rows import arm_name
 from pipeline.report.script_data import brief, write_chunks, write_script
 
 LATENTS_A_FILE, TEXTS_A_FILE, CONTRIBUTIONS_A_FILE = 128, 100, 100
@@ -83,7 +84,10 @@ def write_prompts(
         "sources": [row["source"] for row in rows],
         "snippets": [texts[row["prompt_id"]][:SNIPPET] for row in rows],
         "names": meta["clusters"],
-        "own": {"sae": f"sae_{meta['variant']} @ {meta['point']}", "dense": f"dense @ {meta['point']}"},
+        "own": {
+            "sae": arm_name(f"sae_{meta['variant']}", meta["point"]),
+            "dense": arm_name("dense", meta["point"]),
+        },
         "target": meta["target"],
         "bias": meta["bias"],
         "contributions": [place.get(number) for number in range(len(rows))],

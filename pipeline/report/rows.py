@@ -14,12 +14,15 @@ from pipeline.report.page import figure
 SHOWN_SIZE = "-k16"  # of the arms of many sizes, the one that the prompt page shows
 
 
+def arm_name(arm: str, point: str) -> str:
+    """What an arm at a point is called; those that read no activations are at the point `text`."""
+    return arm if point == "text" else f"{arm} @ {point}"
+
+
 def arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arms of metrics/probes.json, best AUROC first."""
     rows = [
-        {"name": arm if point == "text" else f"{arm} @ {point}"} | metrics
-        for point, arms in results.items()
-        for arm, metrics in arms.items()
+        {"name": arm_name(arm, point)} | metrics for point, arms in results.items() for arm, metrics in arms.items()
     ]
     return sorted(rows, key=lambda row: -row["auroc"])
 
@@ -35,8 +38,7 @@ def scores_by_arm(files: Sequence[Path], seed: int) -> dict[str, dict[str, float
         for point, arm, prompt_id, score in zip(*columns, strict=True):
             if "-k" in arm and SHOWN_SIZE not in arm:
                 continue
-            name = arm if point == "text" else f"{arm} @ {point}"
-            found.setdefault(name, {})[prompt_id] = score
+            found.setdefault(arm_name(arm, point), {})[prompt_id] = score
     return found
 
 

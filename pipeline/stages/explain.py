@@ -1,7 +1,6 @@
 """Stage explain: what the latents of one sparse autoencoder stand for, as the tables of a latent browser."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +96,7 @@ def _in_order(prompts: Prompts, store: ActivationStore) -> Prompts:
     place = {prompt_id: row for row, prompt_id in enumerate(prompts.ids)}
     if place.keys() != set(store.prompt_ids):
         raise UserError(f"{store.folder} has activations of other prompts than there are: run 'dvc repro'")
-    rows = np.array([place[prompt_id] for prompt_id in store.prompt_ids])
-    return replace(
-        prompts,
-        ids=store.prompt_ids,
-        texts=[prompts.texts[row] for row in rows],
-        **{name: getattr(prompts, name)[rows] for name in ("sources", "clusters", "groups", "sides")},
-    )
+    return prompts.some(np.array([place[prompt_id] for prompt_id in store.prompt_ids]))
 
 
 def _texts(

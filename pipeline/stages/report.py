@@ -87,10 +87,15 @@ def main() -> None:
         ],
         read("seeds", list[int])[0],
     )
+    texts = {
+        prompt_id: text
+        for table in (read_table(paths.PROMPTS), read_table(paths.BENIGN))
+        for prompt_id, text in zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
+    }
     held_out = {sae["name"]: _sae_metrics(sae)["held_out"] for sae in saes}
     for sae in saes:
         _sae_page(sae, saes, held_out)
-        _browser_pages(sae, saes, scores)
+        _browser_pages(sae, saes, scores, texts)
 
 
 def _front(saes: list[dict[str, str]]) -> None:
@@ -164,15 +169,15 @@ def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping
     )
 
 
-def _browser_pages(sae: dict[str, str], saes: list[dict[str, str]], scores: Mapping[str, Mapping[str, float]]) -> None:
+def _browser_pages(
+    sae: dict[str, str],
+    saes: list[dict[str, str]],
+    scores: Mapping[str, Mapping[str, float]],
+    texts: Mapping[str, str],
+) -> None:
     explained, folder = paths.LATENTS / sae["name"], paths.BROWSE / sae["name"]
     meta = read_json(explained / "meta.json")
     prompts = read_table(explained / "prompts.parquet")
-    texts = {
-        prompt_id: text
-        for table in (read_table(paths.PROMPTS), read_table(paths.BENIGN))
-        for prompt_id, text in zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
-    }
     write_latents(
         folder / "data", read_table(explained / "latents.parquet"), read_table(explained / "examples.parquet"), meta
     )
