@@ -60,7 +60,7 @@ def write(report: Path, prompts: int, latents: int) -> None:
         "cluster": rng.integers(0, 6, prompts),
         "source": rng.choice(SOURCES, prompts),
         "tokens": texts,
-        "usable": [[True] * len(text) for text in texts],
+        "counted": [[True] * len(text) for text in texts],
     }
     meta = {"point": "point", "variant": "variant", "clusters": CLUSTERS, "sources": SOURCES, "target": 3}
     meta["counts"] = {"clusters": [1] * len(CLUSTERS), "sources": [1] * len(SOURCES)}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import transformers
 from helpers import make_tokenizer, sample_rows
+from stores import everything
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -78,7 +79,7 @@ def extracted(
 ) -> dict[str, Tensor]:
     settings: dict[str, Any] = {"batch_tokens": 256, "dtype": torch.float32} | options
     extract(model, tokens, [Point.parse(point) for point in points], folder, **settings)
-    return {point: ActivationStore(folder, point).read() for point in points}
+    return {point: everything(ActivationStore(folder, point)) for point in points}
 
 
 @torch.no_grad()

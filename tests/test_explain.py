@@ -74,7 +74,7 @@ def test_hostile_prompts_go_through_unchanged(flow: Path) -> None:
     for row in prompts:
         joined, text = "".join(row["tokens"]), texts[row["prompt_id"]]
         assert joined == text or (len(row["tokens"]) == MAX_TOKENS and text.startswith(joined))
-    assert all(len(row["tokens"]) == len(row["usable"]) for row in prompts)
+    assert all(len(row["tokens"]) == len(row["counted"]) for row in prompts)
     sides = {row["prompt_id"]: row["split"] for row in pq.read_table(flow / "data/splits.parquet").to_pylist()}
     assert all(row["side"] == sides.get(row["prompt_id"], "benign") for row in prompts)
     assert all((row["cluster"] == -1) == (row["side"] == "benign") for row in prompts)
@@ -105,8 +105,8 @@ def test_the_latents_are_those_of_the_classifier(flow: Path) -> None:
     assert total == pytest.approx(logits[target].mean() - logits[other].mean(), abs=1e-4)
     active = features["f"]["max"] > 0
     source = np.array([row["source"] for row in prompts])
-    usable = np.concatenate([row["usable"] for row in prompts])
-    of_train = usable & np.repeat(side == "train", [len(row["usable"]) for row in prompts])
+    counted = np.concatenate([row["counted"] for row in prompts])
+    of_train = counted & np.repeat(side == "train", [len(row["counted"]) for row in prompts])
     densities = (sae.encode(store.read(of_train)) > 0).double().mean(dim=0)
     for row in latents:
         here = active[:, row["latent"]]
@@ -127,8 +127,8 @@ def test_examples_point_into_the_prompts(flow: Path) -> None:
     for row in found:
         prompt = prompts[row["prompt"]]
         assert len(row["positions"]) == len(row["values"]) and max(row["values"]) == row["activation"]
-        usable = np.array(prompt["usable"])
-        assert usable[row["positions"]].all(), prompt
+        counted = np.array(prompt["counted"])
+        assert counted[row["positions"]].all(), prompt
     for latent in latents:
         top = [row for row in found if row["latent"] == latent["latent"] and row["kind"] == "top"]
         assert [row["activation"] for row in top] == sorted((row["activation"] for row in top), reverse=True)

@@ -22,6 +22,7 @@ from small_models import (
     small_model,
     tokens_of,
 )
+from stores import everything
 
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extract import extract
@@ -65,7 +66,7 @@ def test_every_kept_token_of_every_prompt_is_stored_once_and_in_order(shard_mb: 
     assert index["position"] == [position for ids in tokens.ids for position in range(len(ids))]
     assert index["prompt_id"] == [name for name, ids in zip(ids, tokens.ids, strict=True) for _ in ids]
     # the same prompt has the same rows wherever it stands
-    rows = store.read()
+    rows = everything(store)
     first, again = (rows[store.offsets[n] : store.offsets[n + 1]] for n in (3, len(prompts) - len(PROMPTS) + 3))
     torch.testing.assert_close(first, again, rtol=1e-2, atol=1e-2)
 
@@ -126,16 +127,16 @@ def test_a_prompt_that_reads_like_the_template_keeps_its_own_tokens() -> None:
         assert TOKENIZER.decode(tokens.ids[number][tokens.kept[number]]) == prompt
 
 
-def test_first_and_special_tokens_are_marked_as_not_usable(tmp_path: Path) -> None:
+def test_first_and_special_tokens_do_not_count(tmp_path: Path) -> None:
     tokens = tokens_of(PROMPTS[:5], prompt_format="chat", keep="all")
     extracted(small_model("qwen3"), tokens, ["resid_post.0"], tmp_path)
     store = ActivationStore(tmp_path, "resid_post.0")
     ids = np.concatenate(tokens.ids)
     special = np.isin(ids, [TOKENIZER.convert_tokens_to_ids(name) for name in ("<|im_start|>", "<|im_end|>")])
     assert special.sum() >= 15
-    assert not store.usable[special].any()
-    assert not store.usable[store.offsets[:-1]].any()
-    assert store.usable.sum() > len(ids) / 2
+    assert not store.counted[special].any()
+    assert not store.counted[store.offsets[:-1]].any()
+    assert store.counted.sum() > len(ids) / 2
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "gpt_neox", "gemma", "gemma2", "bloom", "falcon"])
@@ -153,7 +154,7 @@ def test_a_shared_beginning_is_run_once_and_changes_nothing(family: str, keep: A
         0 if keep == "all" else len(TOKENIZER("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n").input_ids)
     )
     assert counts["tokens_run"] == counts["tokens_read"] - 20 * (shared + rest)
-    found = ActivationStore(tmp_path, points[0]).read(), ActivationStore(tmp_path, points[1]).read()
+    found = [everything(ActivationStore(tmp_path, point)) for point in points[:2]]
     model.double()
     for rows, block, delta in ((found[0], 1, False), (found[1], 2, True)):
         alone = [seen_alone(model, block_name(family, block), ids) for ids in tokens.ids]
@@ -170,7 +171,7 @@ def test_an_encoder_reads_the_whole_template(tmp_path: Path) -> None:
     model.double()
     alone = [seen_alone(model, block_name("bert", 1), ids)[1] for ids in tokens.ids]
     expected = torch.cat([rows[kept] for rows, kept in zip(alone, tokens.kept, strict=True)])
-    assert relative_error(ActivationStore(tmp_path, "resid_post.1").read(), expected) <= 1e-4
+    assert relative_error(everything(ActivationStore(tmp_path, "resid_post.1")), expected) <= 1e-4
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

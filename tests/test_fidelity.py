@@ -1,5 +1,6 @@
 """What a spliced reconstruction does to a language model, against runs with the activations replaced by hand."""
 
+import math
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def copying_sae(noise: float = 0.0) -> Sae:
 @pytest.mark.parametrize("family", ["qwen3", "gpt2"])
 @pytest.mark.parametrize("site", SITES)
 def test_a_perfect_reconstruction_recovers_everything_and_zeros_nothing(family: str, site: str) -> None:
-    found = fidelity(language_model(family), prompts(20), Point.parse(f"{site}.1"), copying_sae(), range(20))
+    found = fidelity(language_model(family), prompts(20), Point.parse(f"{site}.1"), math.inf, copying_sae(), range(20))
     assert found is not None
     assert found["ce_recovered"] == pytest.approx(1, abs=1e-3)
     assert found["kl_recovered"] == pytest.approx(1, abs=1e-4)
@@ -58,7 +59,9 @@ def test_a_perfect_reconstruction_recovers_everything_and_zeros_nothing(family: 
 
 
 def test_a_reconstruction_of_nothing_is_a_zero_ablation() -> None:
-    found = fidelity(language_model("qwen3"), prompts(10), Point.parse("mlp_out.0"), copying_sae(-1.0), range(10))
+    found = fidelity(
+        language_model("qwen3"), prompts(10), Point.parse("mlp_out.0"), math.inf, copying_sae(-1.0), range(10)
+    )
     assert found is not None
     assert found["ce_sae"] == pytest.approx(found["ce_zero"])
     assert found["kl_recovered"] == pytest.approx(0, abs=1e-6)
@@ -67,7 +70,7 @@ def test_a_reconstruction_of_nothing_is_a_zero_ablation() -> None:
 def test_the_figures_are_those_of_each_prompt_alone() -> None:
     model, tokens = language_model("gpt2"), prompts(6)
     sae = copying_sae(0.3)
-    found = fidelity(model, tokens, Point.parse("resid_post.0"), sae, range(6))
+    found = fidelity(model, tokens, Point.parse("resid_post.0"), math.inf, sae, range(6))
     clean, spliced, kl, count = 0.0, 0.0, 0.0, 0
     model.requires_grad_(False)
     for ids in tokens.ids:
@@ -113,4 +116,7 @@ def test_only_the_chosen_tokens_are_replaced_and_the_hooks_go() -> None:
 
 
 def test_an_encoder_has_no_such_figures() -> None:
-    assert fidelity(language_model("bert"), prompts(4), Point.parse("resid_post.0"), copying_sae(), range(4)) is None
+    assert (
+        fidelity(language_model("bert"), prompts(4), Point.parse("resid_post.0"), math.inf, copying_sae(), range(4))
+        is None
+    )

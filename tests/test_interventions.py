@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from small_models import PROMPTS, TOKENIZER, WIDTH, embeddings, seen_alone, small_model, tokens_of
+from stores import everything
 from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
@@ -30,7 +32,6 @@ from pipeline.interventions.deletion import METHODS, SHARES, Curves, curves, rem
 from pipeline.interventions.latents import choose, matched
 from pipeline.points import Point
 from pipeline.probes.attribution import Classifier, Linear
-from pipeline.probes.pooling import pooled_tokens
 from pipeline.sae.model import Sae
 
 POOL = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "last": lambda x: x[-1]}
@@ -105,7 +106,7 @@ def one_direction(pooling: str = "mean") -> Classifier:
 def deletion_of(
     model: Any, tokens: PromptTokens, may_go: list[np.ndarray], classifiers: dict[str, Classifier]
 ) -> Curves:
-    how: dict[str, Any] = {"batch_tokens": 256, "dtype": torch.float32, "seed": 0}
+    how: dict[str, Any] = {"norm_limit": math.inf, "batch_tokens": 256, "dtype": torch.float32, "seed": 0}
     return curves(model, tokens, may_go, Point("resid_post", 1), classifiers, **how)
 
 
@@ -118,7 +119,9 @@ def test_a_token_that_decides_everything_is_found() -> None:
         ids[ids == decisive] = 78
         ids[1 + number % (len(ids) - 1)] = decisive
     noise = Classifier(Linear("mean", np.eye(WIDTH)[5], 0.0), lambda x_TD: x_TD)
-    found = deletion_of(model, tokens, removable(tokens, tokens), {"sae": one_direction(), "dense": noise})
+    found = deletion_of(
+        model, tokens, removable(tokens, tokens, candidates_of(tokens)), {"sae": one_direction(), "dense": noise}
+    )
     level = {key: logits[..., 0].mean(axis=(0, 1)) for key, logits in found.logits.items()}
     gone = SHARES.index(20)
     assert level["deletion", "sae"][0] > 20 * abs(level["deletion", "sae"][gone])
@@ -155,12 +158,20 @@ def test_the_curves_are_of_the_model_run_without_the_tokens() -> None:
     np.testing.assert_array_equal(random[:, 1, 0], found.logits["insertion", "dense"][:, 0, -1])
 
 
-def test_only_usable_tokens_of_the_prompt_itself_may_go() -> None:
-    everything, prompt_alone = (tokens_of(PROMPTS[:5], prompt_format="chat", keep=keep) for keep in ("all", "prompt"))
-    for positions, inside in zip(removable(everything, prompt_alone), prompt_alone.kept, strict=True):
+def candidates_of(tokens: PromptTokens) -> list[np.ndarray]:
+    return [tokens.candidates(prompt) for prompt in range(len(tokens.ids))]
+
+
+def test_only_tokens_of_the_prompt_itself_that_count_may_go() -> None:
+    whole, prompt_alone = (tokens_of(PROMPTS[:5], prompt_format="chat", keep=keep) for keep in ("all", "prompt"))
+    for positions, inside in zip(removable(whole, prompt_alone, candidates_of(whole)), prompt_alone.kept, strict=True):
         assert positions.tolist() == inside.tolist()
     raw = tokens_of(PROMPTS[:5])
-    assert [positions.tolist() for positions in removable(raw, raw)] == [list(range(1, len(ids))) for ids in raw.ids]
+    counted = candidates_of(raw)
+    counted[2][3] = False
+    expected = [list(range(1, len(ids))) for ids in raw.ids]
+    expected[2].remove(3)
+    assert [positions.tolist() for positions in removable(raw, raw, counted)] == expected
 
 
 def test_rows_are_means_over_prompts_and_draws() -> None:
@@ -220,7 +231,8 @@ def ablated(
         "here": (at, one_direction()),
         "after": (Point.parse(after), one_direction("max")),
     }
-    clean, changed = ablate(model, tokens, at, sae, {"some": np.array(latents)}, readers, batch_tokens=200)
+    limits = {where: math.inf for where, _ in readers.values()}
+    clean, changed = ablate(model, tokens, at, sae, {"some": np.array(latents)}, readers, limits, batch_tokens=200)
     return clean, changed["some"]
 
 
@@ -356,7 +368,7 @@ def test_the_stage_reports_curves_and_ablations(flow: Path) -> None:
 def test_logits_are_those_of_the_stored_scores(flow: Path) -> None:
     store = ActivationStore(flow / "data/activations", AT)
     sae = Sae.load(flow / f"models/sae/{AT}/{VARIANT}")
-    states = store.read()
+    states = everything(store)
     probes, scores = flow / "models/probes", flow / "data/scores"
     arms = {
         "dense": (Linear.load(probes / f"dense/{AT}/dense", sae.width), lambda x: x, scores / f"dense/{AT}.parquet"),
@@ -373,7 +385,7 @@ def test_logits_are_those_of_the_stored_scores(flow: Path) -> None:
         for row in wanted:
             number = store.prompt_ids.index(row["prompt_id"])
             span = np.arange(store.offsets[number], store.offsets[number + 1])
-            x_TD = states[span[pooled_tokens(store.usable[span])]].float()
+            x_TD = states[span[store.counted[span]]].float()
             assert expit(classifier.logit(x_TD)) == pytest.approx(row["score"], abs=1e-4)
             total = classifier.by_token(x_TD).sum() + linear.bias
             assert total == pytest.approx(classifier.logit(x_TD), abs=1e-9)
@@ -413,7 +425,7 @@ def test_the_latents_that_tell_the_classes_apart_are_chosen(flow: Path) -> None:
     store = ActivationStore(flow / "data/activations", AT)
     ids = store.prompt_ids[:40]
     labels = np.arange(40) % 2 == 0
-    first = store.read()[store.offsets[1] : store.offsets[2]].float().mean(0)
+    first = everything(store)[store.offsets[1] : store.offsets[2]].float().mean(0)
     one = torch.nn.functional.normalize(torch.randn(8, store.width), dim=1)
     b_enc = torch.tensor([1e3, *[0.0] * 7])
     sae = Sae("standard", {"W_enc": one.T, "b_enc": b_enc, "W_dec": one, "b_dec": first})
@@ -421,9 +433,7 @@ def test_the_latents_that_tell_the_classes_apart_are_chosen(flow: Path) -> None:
     pooled = []
     for number in range(40):
         span = np.arange(store.offsets[number], store.offsets[number + 1])
-        pooled.append(
-            sae.encode(store.read()[span[pooled_tokens(store.usable[span])]].float()).double().mean(0).numpy()
-        )
+        pooled.append(sae.encode(everything(store)[span[store.counted[span]]].float()).double().mean(0).numpy())
     gap = np.array(pooled)[labels].mean(0) - np.array(pooled)[~labels].mean(0)
     gap *= [5, 1, 1, 1, -1, -1, -1, -1]
     assert sets.top.tolist() == np.argsort(-gap)[:4].tolist()

@@ -12,10 +12,10 @@ import transformers
 from helpers import (
     save_small_model,
 )
+from stores import written_store
 from torch import Tensor
 
-from pipeline.activations.store import ActivationStore, shard_name, write_index, write_manifest, write_shard
-from pipeline.activations.tokens import PromptTokens
+from pipeline.activations.store import ActivationStore
 from pipeline.latents.decoder import logit_effects, neighbours, unembedding
 from pipeline.latents.examples import examples
 from pipeline.latents.firing import Firing
@@ -50,31 +50,20 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("store")
     rng = np.random.default_rng(0)
     token_ids = [rng.integers(0, 12, size) for size in rng.integers(1, 9, PROMPTS)]
-    token_ids[4] = np.array([5, SPECIAL, SPECIAL])  # none usable
-    token_ids[8] = np.array([5, 6, 7, SPECIAL])  # the last not usable
+    token_ids[4] = np.array([5, SPECIAL, SPECIAL])  # no candidate
+    token_ids[8] = np.array([5, 6, 7, SPECIAL])  # the last is none
     generator = torch.Generator().manual_seed(0)
     acts = [torch.randn(len(ids), WIDTH, generator=generator).half() for ids in token_ids]
     sae = random_sae(request.param, generator)
-    store = written_store(folder, token_ids, [torch.cat(acts[:15]), torch.cat(acts[15:])])
+    store = written_store(folder, POINT, token_ids, [torch.cat(acts[:15]), torch.cat(acts[15:])], SPECIAL)
     latents, counted = [], []
     for ids, rows in zip(token_ids, acts, strict=True):
-        usable = (np.arange(len(ids)) > 0) & (ids != SPECIAL)
-        counted.append(usable if usable.any() else np.ones(len(ids), dtype=bool))
+        candidate = (np.arange(len(ids)) > 0) & (ids != SPECIAL)
+        counted.append(candidate if candidate.any() else np.ones(len(ids), dtype=bool))
         one_by_one = torch.cat([sae.encode(row[None]) for row in rows]).numpy()
         latents.append(one_by_one * counted[-1][:, None])
     groups = np.array([f"g{number // 3}" for number in range(PROMPTS)])
     return Small(store, sae, Firing.of(store, sae), latents, counted, token_ids, groups)
-
-
-def written_store(folder: Path, token_ids: list[np.ndarray], shards: list[Tensor]) -> ActivationStore:
-    kept = [np.arange(len(ids), dtype=np.int32) for ids in token_ids]
-    tokens = PromptTokens([f"p{number:02d}" for number in range(len(kept))], token_ids, kept, [SPECIAL])
-    write_index(folder / "tokens.parquet", [tokens.index(range(len(kept)))])
-    for number, rows in enumerate(shards):
-        write_shard(folder / POINT, number, rows)
-    named = [{"file": shard_name(number), "rows": len(rows)} for number, rows in enumerate(shards)]
-    write_manifest(folder / POINT, {"width": WIDTH, "special_ids": [SPECIAL], "shards": named})
-    return ActivationStore(folder, POINT)
 
 
 def random_sae(architecture: str, generator: torch.Generator) -> Sae:
@@ -101,7 +90,7 @@ def test_latents_of_a_single_prompt_are_kept_apart(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     acts = torch.randn(5, WIDTH, generator=generator)
     sae = random_sae("jumprelu", generator)
-    firing = Firing.of(written_store(tmp_path, [np.array([0, 1, 2, 4, 5])], [acts]), sae)
+    firing = Firing.of(written_store(tmp_path, POINT, [np.array([0, 1, 2, 4, 5])], [acts], SPECIAL), sae)
     np.testing.assert_allclose(firing.peaks.toarray()[0], sae.encode(acts[1:]).max(dim=0).values, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Probes and their judge: no leak from test, chance on shuffled labels, and metrics that equal scikit-learn's."""
 
+import json
 import os
 import signal
 from collections import Counter
@@ -19,10 +20,10 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
+from stores import everything, written_store
 
-from pipeline.activations.store import INDEX, ActivationStore, shard_name, write_manifest, write_shard
+from pipeline.activations.store import ActivationStore, write_manifest
 from pipeline.errors import UserError
-from pipeline.files import write_table
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
 from pipeline.probes.bootstrap import group_resamples, interval, p_value
@@ -197,22 +198,13 @@ SHAPES: dict[str, Any] = {"W_enc": (16, 64), "b_enc": 64, "W_dec": (64, 16), "b_
 def store(tmp_path: Path) -> ActivationStore:
     """Three prompts in two shards, with a special token (id 99) at the end of the second."""
     rows = torch.arange(24, dtype=torch.float32).view(8, 3)
-    index = {
-        "prompt_id": ["a"] * 3 + ["b"] * 4 + ["c"],
-        "position": [0, 1, 2, 0, 1, 2, 3, 0],
-        "token_id": [1, 2, 3, 4, 5, 6, 99, 7],
-    }
-    write_table(tmp_path / INDEX, pa.table(index))
-    shards = [{"file": shard_name(number), "rows": len(part)} for number, part in enumerate((rows[:3], rows[3:]))]
-    write_shard(tmp_path / "p", 0, rows[:3])
-    write_shard(tmp_path / "p", 1, rows[3:])
-    write_manifest(tmp_path / "p", {"width": 3, "special_ids": [99], "shards": shards})
-    return ActivationStore(tmp_path, "p")
+    token_ids = [np.array(ids) for ids in ([1, 2, 3], [4, 5, 6, 99], [7])]
+    return written_store(tmp_path, "mlp_out.0", token_ids, [rows[:3], rows[3:]], special=99)
 
 
 def test_pooling_leaves_out_first_and_special_tokens(store: ActivationStore) -> None:
-    rows = store.read().numpy()
-    features = pooled(store, ["c", "b", "a"], ["mean", "max", "last"], lambda x: {"dense": x})["dense"]
+    rows = everything(store).numpy()
+    features = pooled(store, ["p02", "p01", "p00"], ["mean", "max", "last"], lambda x: {"dense": x})["dense"]
     np.testing.assert_allclose(features["mean"], [rows[7], rows[4:6].mean(0), rows[1:3].mean(0)])
     np.testing.assert_allclose(features["max"], [rows[7], rows[5], rows[2]])
     np.testing.assert_allclose(features["last"], [rows[7], rows[5], rows[2]])
@@ -222,9 +214,9 @@ def test_encoded_features_are_sparse_and_pooled_after_encoding(store: Activation
     def views(x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"latents": torch.relu(x - 10), "dense": x}
 
-    features = pooled(store, ["a", "b"], ["mean"], views, sparse_views=["latents"])
+    features = pooled(store, ["p00", "p01"], ["mean"], views, sparse_views=["latents"])
     latents = features["latents"]["mean"]
-    rows = store.read()
+    rows = everything(store)
     expected = np.stack([np.zeros(3), torch.relu(rows[4:6] - 10).mean(0).numpy()])
     np.testing.assert_allclose(latents.toarray(), expected)
     assert latents.nnz == 3
@@ -232,14 +224,14 @@ def test_encoded_features_are_sparse_and_pooled_after_encoding(store: Activation
 
 
 def test_tokens_are_reduced_by_what_train_tokens_are_like(store: ActivationStore) -> None:
-    tokens = reduced_tokens(store, ["b", "a"])(np.array([1]))
-    assert tokens.prompt.tolist() == [1, 1, 0, 0], "usable tokens, in the order of the store"
+    tokens = reduced_tokens(store, ["p01", "p00"])(np.array([1]))
+    assert tokens.prompt.tolist() == [1, 1, 0, 0], "those that count, in the order of the store"
     assert tokens.x[:2].mean(0).abs().max() < 1e-4 and tokens.x[:2].square().mean() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_prompt_without_activations_is_told(store: ActivationStore) -> None:
     with pytest.raises(UserError, match="no activations of prompt zzz"):
-        pooled(store, ["a", "zzz"], ["mean"], lambda x: {"dense": x})
+        pooled(store, ["p00", "zzz"], ["mean"], lambda x: {"dense": x})
 
 
 def test_a_damaged_shard_and_a_wrong_index_are_told(store: ActivationStore) -> None:
@@ -247,9 +239,10 @@ def test_a_damaged_shard_and_a_wrong_index_are_told(store: ActivationStore) -> N
     shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"00001\.safetensors is missing or damaged"):
         store.read()
-    write_manifest(store.folder, {"width": 3, "special_ids": [], "shards": [{"file": "00000.safetensors", "rows": 3}]})
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    write_manifest(store.folder, manifest | {"shards": manifest["shards"][:1]})
     with pytest.raises(UserError, match="has 3 rows where"):
-        ActivationStore(store.folder.parent, "p")
+        ActivationStore(store.folder.parent, "mlp_out.0")
 
 
 def test_a_difference_is_paired() -> None:

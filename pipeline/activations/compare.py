@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.activations.forward import PromptForward
+from pipeline.activations.mask import counted, norm_limit, norms_of
 from pipeline.activations.tokens import PromptTokens
 from pipeline.points import Point
 
@@ -24,18 +25,21 @@ def relative_errors(
 ) -> dict[str, float]:
     """For each point ||A - R|| / ||R|| (Frobenius) of the activations of the first `prompts` prompts.
 
-    A are the activations of `model`, R those of `reference`, both (tokens, width) in float32. First tokens are left
-    out: their norms are many times the others', and would drown them.
+    A are the activations of `model`, R those of `reference`, both (tokens, width) in float32, of the tokens that
+    count in `reference`: outliers would drown the others.
     """
     some = range(min(prompts, len(tokens.ids)))
-    later = torch.from_numpy(np.concatenate([tokens.kept[prompt] > 0 for prompt in some]))
+    offsets = np.cumsum([0, *(len(tokens.kept[prompt]) for prompt in some)])
+    candidate = np.concatenate([tokens.candidates(prompt) for prompt in some])
     found, expected = (
         PromptForward(each, tokens, points, batch_tokens=batch_tokens, dtype=torch.float32)
         .run(some, lambda *_: None)
         .of
         for each in (model, reference)
     )
-    return {
-        str(point): float((found[point][later] - expected[point][later]).norm() / expected[point][later].norm())
-        for point in points
-    }
+    errors = {}
+    for point in points:
+        norms = norms_of(expected[point]).numpy()
+        rows = torch.from_numpy(counted(candidate, norms, norm_limit(norms, candidate), offsets))
+        errors[str(point)] = float((found[point][rows] - expected[point][rows]).norm() / expected[point][rows].norm())
+    return errors

@@ -4,19 +4,21 @@ import ctypes
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.activations.forward import PromptForward, Rows
+from pipeline.activations.mask import counted, norm_limit, norms_of
 from pipeline.activations.pieces import Pieces, content_key
 from pipeline.activations.ranks import Ranks, joined
-from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest
+from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest, write_norms
 from pipeline.activations.tokens import PromptTokens
 from pipeline.errors import UserError
 from pipeline.points import Point
@@ -59,7 +61,9 @@ def extract(
             again with the same model, tokens, settings, code, libraries, device and threads; without, it starts over.
 
     Returns: counts for the metrics: prompts, tokens of their inputs, tokens kept, tokens that went through the
-        model, tokens of a shared beginning that was run once, share of padding, median norm at each point.
+        model, tokens of a shared beginning that was run once, share of padding; and for each point what its mask says
+        (see `pipeline.activations.mask`): median norm of the candidates, norm from which a token is an outlier, tokens
+        counted, candidates that are outliers, and their share of the candidates' energy (the sum of squared norms).
     Raises: UserError naming prompt, token and point when an activation is not finite, or saying that another
         process is writing to the same folder.
     """
@@ -87,10 +91,11 @@ def extract(
         ranks.barrier()
         _run_shards(forward, shards, work, ranks)
         ranks.barrier()
-        counts = _counts(forward, shards, work)
+        masks = {point: _Mask(forward, shards, work, point) for point in forward.points}
+        counts = _counts(forward, shards, work, masks)
         ranks.barrier()
         if ranks.rank == 0:
-            _publish(forward, shards, work, folder)
+            _publish(forward, shards, work, masks, folder)
         ranks.barrier()
     return counts
 
@@ -118,7 +123,7 @@ def _run_shards(forward: PromptForward, shards: list[range], work: Pieces, ranks
     name = "extracting activations" + (f" (process 1 of {ranks.count})" if ranks.count > 1 else "")
 
     def write(number: int, rows: Rows) -> None:
-        norms = {point: torch.linalg.vector_norm(each, dim=1, dtype=torch.float32) for point, each in rows.of.items()}
+        norms = {point: norms_of(each) for point, each in rows.of.items()}
         for point, each in norms.items():
             # the norm of finite rows may overflow as well
             if not each.isfinite().all() and not rows.of[point].isfinite().all():
@@ -151,7 +156,33 @@ def _give_back_freed_memory() -> None:
         trim(0)
 
 
-def _counts(forward: PromptForward, shards: list[range], work: Pieces) -> dict[str, Any]:
+class _Mask:
+    """Which tokens count at a point. norms, counted: (T), of all kept tokens; norm_limit: see `mask.norm_limit`."""
+
+    def __init__(self, forward: PromptForward, shards: list[range], work: Pieces, point: Point) -> None:
+        tokens = forward.tokens
+        self.norms = torch.cat([work.known(number, f"norms {point}") for number in range(len(shards))])
+        self._candidate = np.concatenate([tokens.candidates(prompt) for prompt in range(len(tokens.ids))])
+        norms = self.norms.numpy()
+        self.norm_limit = norm_limit(norms, self._candidate)
+        self.counted = counted(
+            self._candidate, norms, self.norm_limit, np.cumsum([0, *(len(kept) for kept in tokens.kept)])
+        )
+
+    def figures(self) -> dict[str, float]:
+        norms = self.norms.numpy()[self._candidate]
+        outliers = norms > self.norm_limit
+        energy = np.square(norms, dtype=np.float64)
+        return {
+            "median_norm": float(np.median(norms)) if len(norms) else float("nan"),
+            "norm_limit": self.norm_limit,
+            "tokens_counted": int(self.counted.sum()),
+            "outliers": int(outliers.sum()),
+            "outlier_energy": float(energy[outliers].sum() / max(energy.sum(), 1e-300)),
+        }
+
+
+def _counts(forward: PromptForward, shards: list[range], work: Pieces, masks: Mapping[Point, _Mask]) -> dict[str, Any]:
     numbers = range(len(shards))
     run, padded = torch.stack([work.known(number, "tokens") for number in numbers]).sum(0).tolist()
     return {
@@ -161,27 +192,29 @@ def _counts(forward: PromptForward, shards: list[range], work: Pieces) -> dict[s
         "tokens_run": run,
         "tokens_shared": forward.start,
         "padding_share": 1 - run / padded,
-        "median_norm": {
-            str(point): torch.cat([work.known(number, f"norms {point}") for number in numbers]).median().item()
-            for point in forward.points
-        },
+        "points": {str(point): masks[point].figures() for point in forward.points},
     }
 
 
-def _publish(forward: PromptForward, shards: list[range], work: Pieces, folder: Path) -> None:
+def _publish(
+    forward: PromptForward, shards: list[range], work: Pieces, masks: Mapping[Point, _Mask], folder: Path
+) -> None:
     """Make the folder of each point anew, its manifest last, and remove the pieces."""
     tokens = forward.tokens
     write_index(folder / INDEX, (tokens.index(prompts) for prompts in shards))
     rows = [sum(len(tokens.kept[prompt]) for prompt in prompts) for prompts in shards]
-    for point in map(str, forward.points):
-        shutil.rmtree(folder / point, ignore_errors=True)
-        (folder / point).mkdir(parents=True)
+    for point, mask in masks.items():
+        target = folder / str(point)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
         for number in range(len(shards)):
-            work.publish(point, number, folder / point)
+            work.publish(str(point), number, target)
+        write_norms(target, mask.norms)
         write_manifest(
-            folder / point,
+            target,
             {
-                "point": point,
+                "point": str(point),
+                "norm_limit": mask.norm_limit,
                 "width": forward.model.config.hidden_size,
                 "dtype": str(forward.dtype).removeprefix("torch."),
                 "special_ids": list(tokens.special_ids),

@@ -2,7 +2,8 @@
 
 <folder>/tokens.parquet              prompt_id, position, token_id: one row a kept token
 <folder>/<point>/00000.safetensors   tensor `activations` (rows, width), rows in the order of the index
-<folder>/<point>/manifest.json       shards with their rows, width, dtype; written last
+<folder>/<point>/norms.safetensors   tensor `norms` (rows), of the rows of all shards
+<folder>/<point>/manifest.json       shards with their rows, width, dtype, special tokens, norm limit; written last
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.activations.mask import candidates, counted
 from pipeline.errors import UserError
 from pipeline.files import read_json, read_table, replacing, write_json
+from pipeline.points import Point
 
 MANIFEST = "manifest.json"
 INDEX = "tokens.parquet"
 TENSOR = "activations"
+NORMS, NORMS_TENSOR = "norms.safetensors", "norms"
+_IN_MANIFEST = ("width", "shards", "special_ids", "norm_limit")
 
 
 def shard_name(number: int) -> str:
@@ -35,6 +40,12 @@ def write_shard(folder: Path, number: int, rows: Tensor) -> None:
     """Write one shard (rows, width)."""
     with replacing(folder / shard_name(number)) as temporary:
         save_file({TENSOR: rows.contiguous()}, temporary)
+
+
+def write_norms(folder: Path, norms: Tensor) -> None:
+    """Write the norms of all rows of a point, float32 (rows)."""
+    with replacing(folder / NORMS) as temporary:
+        save_file({NORMS_TENSOR: norms.contiguous()}, temporary)
 
 
 def write_index(path: Path, parts: Iterable[pa.Table]) -> None:
@@ -54,16 +65,21 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 class ActivationStore:
     """The activations of one point, with the prompts they belong to.
 
-    prompt_ids: N ids in order; offsets: int64 (N + 1), prompt n has the rows offsets[n]:offsets[n + 1];
-    usable: bool (rows), False for first and special tokens, which pooling and training leave out (the first
-    token of a sequence is an attention sink, with norms many times the others').
+    prompt_ids: N ids in order, place_of: the place of each; offsets: int64 (N + 1), prompt n has the rows
+    offsets[n]:offsets[n + 1];
+    counted: bool (rows), the tokens that count, see `pipeline.activations.mask`; norm_limit: the norm above which a
+    token does not, the same for prompts that are run later.
     """
 
     def __init__(self, folder: Path, point: str) -> None:
         """Raise UserError when files are missing, damaged, or do not belong together."""
         self.folder = folder / point
+        self.point = Point.parse(point)
         manifest = read_json(self.folder / MANIFEST)
         index = read_table(folder / INDEX)
+        missing = [key for key in _IN_MANIFEST if key not in manifest]
+        if missing:
+            raise UserError(f"{self.folder / MANIFEST} has no {missing[0]}: run 'dvc repro' to extract again")
         self.width: int = manifest["width"]
         self.shards: list[dict[str, Any]] = manifest["shards"]
         if sum(shard["rows"] for shard in self.shards) != index.num_rows:
@@ -75,11 +91,36 @@ class ActivationStore:
         starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
         self.prompt_ids: list[str] = ids[starts].tolist()
         self.offsets = np.append(starts, len(ids)).astype(np.int64)
-        special = np.isin(index["token_id"].to_numpy(), manifest["special_ids"])
-        self.usable = ~special & (index["position"].to_numpy() > 0)
+        self.place_of = {prompt_id: place for place, prompt_id in enumerate(self.prompt_ids)}
+        if len(self.place_of) < len(self.prompt_ids):
+            raise UserError(f"{folder / INDEX} has tokens of a prompt in two places: run 'dvc repro' to extract again")
+        self.norm_limit: float = manifest["norm_limit"]
+        candidate = candidates(index["position"].to_numpy(), index["token_id"].to_numpy(), manifest["special_ids"])
+        self.counted = counted(candidate, self._norms(len(ids)), self.norm_limit, self.offsets)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
+
+    def _norms(self, rows: int) -> np.ndarray:
+        path = self.folder / NORMS
+        norms = self._tensor(path, NORMS_TENSOR)
+        if norms.shape != (rows,):
+            raise UserError(f"{path} is not of the rows of its manifest: run 'dvc repro' to extract again")
+        return np.asarray(norms.numpy())
+
+    def counted_of(self, prompt_id: str) -> np.ndarray:
+        """Which of the kept tokens of a prompt count, bool (kept). Raise UserError when the prompt is not there."""
+        self.check_has([prompt_id])
+        place = self.place_of[prompt_id]
+        return self.counted[self.offsets[place] : self.offsets[place + 1]]
+
+    def check_has(self, prompt_ids: Iterable[str]) -> None:
+        """Raise UserError when a prompt is not there."""
+        for prompt_id in prompt_ids:
+            if prompt_id not in self.place_of:
+                raise UserError(
+                    f"{self.folder} has no activations of prompt {prompt_id}: run 'dvc repro' to extract again"
+                )
 
     def shard_rows(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (first row, activations (rows, width) in the stored dtype) shard by shard."""
@@ -92,14 +133,18 @@ class ActivationStore:
     def shard(self, number: int) -> Tensor:
         """The activations (rows, width) of one shard, in the stored dtype."""
         path = self.folder / self.shards[number]["file"]
-        try:
-            with safe_open(path, framework="pt") as file:
-                rows: Tensor = file.get_tensor(TENSOR)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
+        rows = self._tensor(path, TENSOR)
         if rows.shape != (self.shards[number]["rows"], self.width):
             raise UserError(f"{path} is not the shard of its manifest: run 'dvc repro' to extract again")
         return rows
+
+    def _tensor(self, path: Path, name: str) -> Tensor:
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
+        return tensor
 
     def readers(self, rows: np.ndarray) -> list[Callable[[], Tensor]]:
         """For each shard a function that reads its activations where the bool array `rows` (len(self)) is true."""
@@ -115,8 +160,6 @@ class ActivationStore:
             yield int(start), int(end), rows
 
     def read(self, rows: np.ndarray | None = None) -> Tensor:
-        """The activations of the rows where the bool array `rows` (len(self)) is true, or of all."""
-        if rows is None:
-            return torch.cat([shard for _, shard in self.shard_rows()])
-        wanted = torch.from_numpy(rows)
+        """The activations of the rows where the bool array `rows` (len(self)) is true; without, of those that count."""
+        wanted = torch.from_numpy(self.counted if rows is None else rows)
         return torch.cat([shard[wanted[first : first + len(shard)]] for first, shard in self.shard_rows()])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from pipeline.activations.mask import candidates
 from pipeline.errors import UserError
 from pipeline.progress import progress
 
@@ -23,7 +24,7 @@ class PromptTokens:
     """The model's input for N prompts, and the tokens of each whose activations are kept.
 
     ids: N int32 arrays, what the model reads; kept: for each the positions in it that are kept, ascending.
-    special_ids: the tokenizer's special tokens, which pooling and training leave out.
+    special_ids: the tokenizer's special tokens, which do not count (see `pipeline.activations.mask`).
     """
 
     prompt_ids: Sequence[str]
@@ -50,10 +51,10 @@ class PromptTokens:
             }
         )
 
-    def usable(self, prompt: int) -> np.ndarray:
-        """Which of a prompt's kept tokens pooling and training use, bool (kept): neither first nor special ones."""
+    def candidates(self, prompt: int) -> np.ndarray:
+        """Which of a prompt's kept tokens are candidates of the mask, bool (kept)."""
         kept = self.kept[prompt]
-        return (kept > 0) & ~np.isin(self.ids[prompt][kept], self.special_ids)
+        return candidates(kept, self.ids[prompt][kept], list(self.special_ids))
 
 
 def input_limit(tokenizer: "PreTrainedTokenizerBase", *limits: int | None) -> int:
@@ -78,8 +79,10 @@ def tokenise(
             tokenizer's chat template, thinking off or on, up to where the answer would start.
         keep: `prompt` keeps the tokens of the prompt itself, `all` also those of the template.
 
-    Raises: UserError when the tokenizer has no chat template, or a prompt is left without tokens.
+    Raises: UserError when the tokenizer has no chat template, ids and prompts do not match, or a prompt is left without
+        tokens.
     """
+    _check_ids(prompt_ids, prompts)
     if prompt_format != "raw" and not (tokenizer.chat_template and tokenizer.is_fast):
         what = "no chat template" if tokenizer.is_fast else "no fast version, which tells where tokens stand"
         raise UserError(f"the model's tokenizer has {what}: set extract.prompt_format to raw")
@@ -99,6 +102,16 @@ def tokenise(
             bar.update()
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return PromptTokens(prompt_ids, ids, kept, sorted(added | set(tokenizer.all_special_ids)))
+
+
+def _check_ids(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
+    if len(prompt_ids) != len(prompts):
+        raise UserError(f"there are {len(prompt_ids)} prompt ids for {len(prompts)} prompts: give one for each")
+    seen: set[str] = set()
+    for prompt_id in prompt_ids:
+        if prompt_id in seen:
+            raise UserError(f"prompt id {prompt_id!r} is given twice: give each prompt an id of its own")
+        seen.add(prompt_id)
 
 
 def _encode(

@@ -40,8 +40,9 @@ class Outcome:
     """Of the model with some latents taken out, float64 (prompts) each.
 
     logits: of the classifiers, by name; ce: cross-entropy, and kl: KL divergence of the next-token distributions from
-    those of the model as it is, in nats a token, mean over a prompt's usable tokens; removed: norm of what is taken out
-    as a share of the activation's, likewise. NaN where there is no such token, or the model predicts no next one.
+    those of the model as it is, in nats a token, mean over a prompt's tokens that count; removed: norm of what is
+    taken out as a share of the activation's, likewise. NaN where there is no such token, or the model predicts no next
+    one.
     """
 
     logits: dict[str, np.ndarray]
@@ -99,17 +100,19 @@ def ablate(
     sae: Sae,
     sets: Mapping[str, np.ndarray],
     classifiers: Mapping[str, tuple[Point, Classifier]],
+    norm_limits: Mapping[Point, float],
     batch_tokens: int,
 ) -> tuple[Outcome, dict[str, Outcome]]:
     """Run the model as it is, and once for every set of latents without what these add to the activation.
 
-    At usable tokens the activation x at `point` becomes x - sum over the set of f_i(x) W_dec[i]; what the SAE does not
-    explain stays.
+    At tokens that count the activation x at `point` becomes x - sum over the set of f_i(x) W_dec[i]; what the SAE does
+    not explain stays.
 
     Args:
         model: with its language-modelling head if it has one, at least up to the last of the classifiers' points.
         sets: latents by name.
         classifiers: by name, each with the point whose activations it reads, `point` or one downstream.
+        norm_limits: of each of these points, see `pipeline.activations.mask`.
         batch_tokens: padded tokens in a forward pass.
 
     Returns: what became of the model as it is, and with each set taken out.
@@ -122,17 +125,21 @@ def ablate(
     clean, *changed = (Outcome.empty(list(classifiers), len(tokens.ids)) for _ in (None, *sets))
     with progress(len(tokens.ids), "ablating", "prompt") as bar:
         for batch in batches(tokens, range(len(tokens.ids)), batch_tokens):
-            before = _run(model, capture, batch, classifiers, clean, causal)
-            if before is not None:
-                _put(clean.ce, batch, cross_entropy(before, batch.after.to(model.device)), batch.judged)
+            found, before = _run(capture, batch, classifiers, norm_limits, clean)
+            where = batch.counted(found[point], norm_limits[point])
+            judged = batch.judged(where)
+            after = batch.after(judged).to(model.device)
+            if causal and before is not None:
+                before = before[judged]
+                _put(clean.ce, batch, cross_entropy(before, after), judged)
             for latents, outcome in zip(sets.values(), changed, strict=True):
                 ablation = _Ablation(sae, latents)
-                with splice.of(batch.usable.to(model.device), ablation):
-                    after = _run(model, capture, batch, classifiers, outcome, causal)
-                _put(outcome.removed, batch, ablation.removed, batch.usable)
-                if before is not None and after is not None:
-                    _put(outcome.ce, batch, cross_entropy(after, batch.after.to(model.device)), batch.judged)
-                    _put(outcome.kl, batch, divergence(before, after), batch.judged)
+                with splice.of(where.to(model.device), ablation):
+                    _, changed_logits = _run(capture, batch, classifiers, norm_limits, outcome)
+                _put(outcome.removed, batch, ablation.removed, where)
+                if causal and before is not None and changed_logits is not None:
+                    _put(outcome.ce, batch, cross_entropy(changed_logits[judged], after), judged)
+                    _put(outcome.kl, batch, divergence(before, changed_logits[judged]), judged)
             bar.update(len(batch.prompts))
     return clean, dict(zip(sets, changed, strict=True))
 
@@ -153,23 +160,25 @@ class _Ablation:
 
 
 def _run(
-    model: "PreTrainedModel",
     capture: Capture,
     batch: Batch,
     classifiers: Mapping[str, tuple[Point, Classifier]],
+    norm_limits: Mapping[Point, float],
     outcome: Outcome,
-    causal: bool,
-) -> Tensor | None:
-    """Put the classifiers' logits into the outcome, and return the next-token logits (judged, vocabulary), if any."""
-    rows = batch.usable.flatten().nonzero()[:, 0].to(model.device)
+) -> tuple[dict[Point, Tensor], Tensor | None]:
+    """Put the classifiers' logits into the outcome.
+
+    Returns: the activations of the kept tokens, and the next-token logits (B, S - 1, vocabulary), if any.
+    """
+    model: Any = capture.model
     with capture:  # its hooks come after those that splice, and so see what these leave
-        found, output = capture.forward(rows, **batch.inputs(model))
-    counts = batch.usable.sum(dim=1).tolist()
+        found, output = capture.forward(batch.kept_rows.to(model.device), **batch.inputs(model))
     for name, (point, classifier) in classifiers.items():
-        states = found[point].float().cpu().split(counts)
+        where = batch.counted(found[point], norm_limits[point])
+        states = found[point].float().cpu()[where[batch.kept]].split(where.sum(dim=1).tolist())
         for prompt, x_TD in zip(batch.prompts, states, strict=True):
             outcome.logits[name][prompt] = classifier.logit(x_TD)
-    return output.logits[:, :-1][batch.judged] if causal and hasattr(output, "logits") else None
+    return found, output.logits[:, :-1] if hasattr(output, "logits") else None
 
 
 def _put(target: np.ndarray, batch: Batch, values: Tensor, where: Tensor) -> None:

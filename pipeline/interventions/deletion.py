@@ -15,10 +15,10 @@ from scipy.special import expit
 from torch import Tensor
 
 from pipeline.activations.forward import PromptForward
+from pipeline.activations.mask import counted, norms_of
 from pipeline.activations.tokens import PromptTokens
 from pipeline.points import Point
 from pipeline.probes.attribution import Classifier
-from pipeline.probes.pooling import pooled_tokens
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ class Curves:
         return found
 
 
-def removable(tokens: PromptTokens, of_prompt: PromptTokens) -> list[np.ndarray]:
-    """For each prompt the positions that may be removed: usable tokens of the prompt itself.
+def removable(tokens: PromptTokens, of_prompt: PromptTokens, counted: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each prompt the positions that may be removed: tokens of the prompt itself that count.
 
     Args:
         of_prompt: the same prompts, tokenised with `keep` prompt, without the chat template's tokens.
+        counted: for each prompt, bool (kept), see `pipeline.activations.mask`.
     """
     return [
-        np.intersect1d(kept[tokens.usable(prompt)], of_prompt.kept[prompt]) for prompt, kept in enumerate(tokens.kept)
+        np.intersect1d(kept[mask], own) for kept, mask, own in zip(tokens.kept, counted, of_prompt.kept, strict=True)
     ]
 
 
@@ -95,6 +96,7 @@ def curves(
     point: Point,
     classifiers: Mapping[str, Classifier],
     *,
+    norm_limit: float,
     batch_tokens: int,
     dtype: torch.dtype,
     seed: int,
@@ -109,16 +111,17 @@ def curves(
         model: as `extract` runs it, at least up to the point; batch_tokens, dtype: as of `extract`.
         may_go: for each prompt the positions that may be removed, at least FEWEST.
         classifiers: by name, on the activations at the point.
+        norm_limit: of these, see `pipeline.activations.mask`.
         seed: of the random orders.
     """
-    how = (batch_tokens, dtype)
+    how = (norm_limit, batch_tokens, dtype)
     rng = np.random.default_rng(seed)
     orders: dict[str, list[list[np.ndarray]]] = {name: [] for name in (*classifiers, RANDOM)}
-    for prompt, states in enumerate(_states(model, tokens, point, *how, "attributing")):
-        places = np.isin(_pooled_positions(tokens, prompt), may_go[prompt])
+    for prompt, (positions, states) in enumerate(_states(model, tokens, point, *how, "attributing")):
         for name, classifier in classifiers.items():
-            by_token = classifier.by_token(states)[places]
-            orders[name].append([may_go[prompt][np.argsort(-by_token, kind="stable")]])
+            by_token = dict(zip(positions.tolist(), classifier.by_token(states).tolist(), strict=True))
+            values = np.array([by_token.get(position, 0.0) for position in may_go[prompt].tolist()])
+            orders[name].append([may_go[prompt][np.argsort(-values, kind="stable")]])
         orders[RANDOM].append([rng.permutation(may_go[prompt]) for _ in range(DRAWS)])
 
     numbers: dict[_Input, int] = {}  # of the inputs, each of which is run once
@@ -136,27 +139,30 @@ def curves(
     logits = np.array(
         [
             [classifier.logit(states) for classifier in classifiers.values()]
-            for states in _states(model, inputs, point, *how, "removing tokens")
+            for _, states in _states(model, inputs, point, *how, "removing tokens")
         ]
     )
     return Curves(list(classifiers), {key: logits[places] for key, places in wanted.items()})
 
 
 def _states(
-    model: "PreTrainedModel", tokens: PromptTokens, point: Point, batch_tokens: int, dtype: torch.dtype, doing: str
-) -> Iterator[Tensor]:
-    """The activations that are pooled, float32 (tokens, width), of one prompt after the other."""
+    model: "PreTrainedModel",
+    tokens: PromptTokens,
+    point: Point,
+    norm_limit: float,
+    batch_tokens: int,
+    dtype: torch.dtype,
+    doing: str,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Of one prompt after the other the positions that count, and their activations, float32 (tokens, width)."""
     forward = PromptForward(model, tokens, [point], batch_tokens=batch_tokens, dtype=dtype)
     with progress(len(tokens.ids), doing, "input") as bar:
         for first in range(0, len(tokens.ids), _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, len(tokens.ids)))
             rows = forward.run(some, lambda prompts, _: bar.update(prompts)).of[point]
             for prompt, states in zip(some, rows.split([len(tokens.kept[prompt]) for prompt in some]), strict=True):
-                yield states[torch.from_numpy(pooled_tokens(tokens.usable(prompt)))].float()
-
-
-def _pooled_positions(tokens: PromptTokens, prompt: int) -> np.ndarray:
-    return tokens.kept[prompt][pooled_tokens(tokens.usable(prompt))]
+                mask = counted(tokens.candidates(prompt), norms_of(states).numpy(), norm_limit)
+                yield tokens.kept[prompt][mask], states[torch.from_numpy(mask)].float()
 
 
 def _stays(order: np.ndarray, share: int, method: str) -> np.ndarray:

@@ -1,7 +1,6 @@
 """On which tokens each latent is active, for all latents, made in one pass over the activations."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from scipy import sparse
 
 from pipeline.activations.store import ActivationStore
-from pipeline.probes.pooling import pooled_tokens
 from pipeline.progress import progress
 from pipeline.sae.model import Sae
 
@@ -22,7 +20,7 @@ class Firing:
 
     tokens: scipy.sparse.csc_array (T, L) of float32, the values above 0 at counted tokens; peaks: csc_array (N, L), the
     largest of them in each prompt; offsets: int64 (N + 1), prompt n has the tokens offsets[n]:offsets[n + 1]; counted:
-    bool (T), see `counted_tokens`.
+    bool (T), see `pipeline.activations.mask`.
     """
 
     tokens: Any
@@ -36,9 +34,8 @@ class Firing:
 
         Memory: 16 bytes or less for each pair of a token and a latent that is active on it, and some thousand tokens.
         """
-        counted = counted_tokens(store)
-        tokens = _encoded(store, sae, counted)
-        return cls(tokens, _peaks(tokens, store.offsets), store.offsets, counted)
+        tokens = _encoded(store, sae)
+        return cls(tokens, _peaks(tokens, store.offsets), store.offsets, store.counted)
 
     @property
     def latents(self) -> int:
@@ -57,20 +54,12 @@ class Firing:
         return rows[inside] - self.offsets[prompt], self.tokens.data[span][inside]
 
 
-def counted_tokens(store: ActivationStore) -> np.ndarray:
-    """The tokens that classifiers pool, bool (T): usable ones, or all of a prompt that has no usable one."""
-    counted = np.zeros(len(store), dtype=bool)
-    for start, end in pairwise(store.offsets.tolist()):
-        counted[start + pooled_tokens(store.usable[start:end])] = True
-    return counted
-
-
 @torch.no_grad()
-def _encoded(store: ActivationStore, sae: Sae, counted: np.ndarray) -> Any:
+def _encoded(store: ActivationStore, sae: Sae) -> Any:
     parts = []
     with progress(len(store), "encoding", "token") as bar:
         for first, rows in store.shard_rows():
-            masks = torch.from_numpy(counted[first : first + len(rows)]).split(CHUNK)
+            masks = torch.from_numpy(store.counted[first : first + len(rows)]).split(CHUNK)
             for chunk, mask in zip(rows.split(CHUNK), masks, strict=True):
                 latents = sae.encode(chunk)
                 latents[~mask] = 0

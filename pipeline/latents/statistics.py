@@ -42,12 +42,12 @@ def mean_difference(firing: Firing, pooling: str, some: np.ndarray, others: np.n
         return np.asarray(firing.peaks.T @ share)
     starts = firing.offsets[:-1]
     if pooling == "mean":
-        each = share / np.add.reduceat(firing.counted, starts, dtype=int)
+        each = share / np.maximum(np.add.reduceat(firing.counted, starts, dtype=int), 1)
         of_tokens = firing.counted * np.repeat(each, np.diff(firing.offsets))
     else:
         last = np.maximum.reduceat(np.where(firing.counted, np.arange(len(firing.counted)), -1), starts)
         of_tokens = np.zeros(len(firing.counted))
-        of_tokens[last] = share
+        of_tokens[last[last >= 0]] = share[last >= 0]
     return np.asarray(firing.tokens.T @ of_tokens)
 
 

@@ -47,7 +47,7 @@ PROMPTS = pa.schema(
         ("cluster", pa.int32()),  # -1 for benign
         ("source", pa.string()),
         ("tokens", pa.list_(pa.string())),  # pieces of text, one a kept token
-        ("usable", pa.list_(pa.bool_())),  # whether latents are looked at there
+        ("counted", pa.list_(pa.bool_())),  # whether latents are looked at there
     ]
 )
 _CONTRIBUTIONS = pa.list_(pa.struct([("latent", pa.int32()), ("contribution", pa.float64())]))

@@ -18,7 +18,7 @@ from pipeline.probes.read import choices_of
 class Linear:
     """logit = weight . pooled features + bias, in float64.
 
-    pooling: of one prompt's token features x_TF (tokens, width), of the tokens that `pooled_tokens` names;
+    pooling: of one prompt's token features x_TF (tokens, width), of the tokens that count;
     weight: (width), on features as they are.
     """
 
@@ -68,6 +68,8 @@ class Linear:
         """
         x_TF = np.asarray(x_TF, dtype=np.float64)
         tokens, width = x_TF.shape
+        if not tokens:
+            return np.zeros_like(x_TF)
         if self.pooling == "mean":
             return x_TF * self.weight / tokens
         rows = x_TF.argmax(axis=0) if self.pooling == "max" else np.full(width, tokens - 1)

@@ -9,7 +9,6 @@ from scipy import sparse
 from torch import Tensor
 
 from pipeline.activations.store import ActivationStore
-from pipeline.errors import UserError
 from pipeline.progress import progress
 
 CHUNK = 2048  # tokens encoded at once
@@ -26,17 +25,15 @@ def pooled(
     """Features (prompts, width) of the given prompts, in their order, for each view and pooling, in one pass.
 
     Args:
-        poolings: `mean`, `max` and `last` of the usable tokens (not first, not special), see `pooled_tokens`.
+        poolings: `mean`, `max` and `last` of the tokens that count; 0 where none does.
         views: makes of activations (tokens, d), float32, what is to be pooled: views by name, (tokens, width) each.
         sparse_views: the views whose features are returned as sparse matrices; no more than a few thousand tokens
             are ever dense at once.
 
     Raises: UserError when the store lacks a prompt.
     """
-    place = {prompt_id: number for number, prompt_id in enumerate(store.prompt_ids)}
-    missing = next((prompt_id for prompt_id in prompt_ids if prompt_id not in place), None)
-    if missing is not None:
-        raise UserError(f"{store.folder} has no activations of prompt {missing}: run 'dvc repro' to extract again")
+    store.check_has(prompt_ids)
+    place = store.place_of
     wanted = np.zeros(len(store.prompt_ids), dtype=bool)
     wanted[[place[prompt_id] for prompt_id in prompt_ids]] = True
 
@@ -63,22 +60,17 @@ def pooled(
     }
 
 
-def pooled_tokens(usable: np.ndarray) -> np.ndarray:
-    """Which of one prompt's tokens are pooled, as places: those of which bool (tokens) is true, or all if none is."""
-    return np.flatnonzero(usable) if usable.any() else np.arange(len(usable))
-
-
 def _chunks(
     store: ActivationStore, start: int, end: int, rows: Tensor, wanted: np.ndarray
 ) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
-    """Cut a shard into (prompt numbers, their usable rows, where each prompt starts in them)."""
+    """Cut a shard into (prompt numbers, their rows that count, where each prompt starts in them)."""
     first = store.offsets[start]
     numbers: list[int] = []
     places: list[np.ndarray] = []
     for number in np.flatnonzero(wanted[start:end]) + start:
         span = np.arange(store.offsets[number], store.offsets[number + 1])
         numbers.append(int(number))
-        places.append(span[pooled_tokens(store.usable[span])] - first)
+        places.append(span[store.counted[span]] - first)
         if sum(map(len, places)) >= CHUNK:
             yield _chunk(numbers, places, rows)
             numbers, places = [], []
@@ -91,16 +83,14 @@ def _chunk(numbers: list[int], places: list[np.ndarray], rows: Tensor) -> tuple[
     return numbers, rows[torch.from_numpy(np.concatenate(places))], starts
 
 
-def _mean(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.stack([part.mean(axis=0) for part in np.split(states, starts[1:])])
+def _by_prompt(
+    pool: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def of(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        nothing = np.zeros(states.shape[1], dtype=states.dtype)
+        return np.stack([pool(part) if len(part) else nothing for part in np.split(states, starts[1:])])
 
-
-def _max(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.stack([part.max(axis=0) for part in np.split(states, starts[1:])])
-
-
-def _last(states: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.asarray(states[np.append(starts[1:], len(states)) - 1])
+    return of
 
 
 def _stack_sparse(parts: Sequence[Matrix]) -> sparse.csr_array:
@@ -108,4 +98,8 @@ def _stack_sparse(parts: Sequence[Matrix]) -> sparse.csr_array:
 
 
 # of states (tokens, width), and where each prompt starts in them: (prompts, width)
-POOLINGS = {"mean": _mean, "max": _max, "last": _last}
+POOLINGS = {
+    "mean": _by_prompt(lambda part: part.mean(axis=0)),
+    "max": _by_prompt(lambda part: part.max(axis=0)),
+    "last": _by_prompt(lambda part: part[-1]),
+}

@@ -15,11 +15,11 @@ SMALL = 1e-6
 def reduced_tokens(store: ActivationStore, prompt_ids: list[str]) -> Callable[[np.ndarray], Tokens]:
     """A function that makes, of rows of `prompt_ids`, the Tokens of all these prompts.
 
-    Usable tokens are projected on the principal components of those of the given rows, and scaled to variance 1.
+    Tokens that count are projected on the principal components of those of the given rows, and scaled to variance 1.
     """
     place = {prompt_id: number for number, prompt_id in enumerate(prompt_ids)}
     number_of = np.array([place.get(prompt_id, -1) for prompt_id in store.prompt_ids])
-    prompt = np.where(store.usable, np.repeat(number_of, np.diff(store.offsets)), -1)
+    prompt = np.where(store.counted, np.repeat(number_of, np.diff(store.offsets)), -1)
 
     def tokens(rows: np.ndarray) -> Tokens:
         wanted = np.isin(prompt, rows)

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-OUTLIER_NORM = 10.0  # tokens with a norm of more than this many medians are left out
+from pipeline.activations.mask import norm_limit, norms_of
+
 CHUNK = 4096  # tokens looked at at once
 
 
 class Activations:
     """Activations (N, d) in blocks, centred on their mean and scaled to a mean norm of sqrt(d) as they are handed out.
 
-    Tokens with a norm of more than 10 medians are left out of all of it. `mean` (d), `scale`, `variance`: mean |x|^2
-    after both, `tokens`: how many are left, `d`.
+    Outliers are left out of all of it: those of stored activations do not count anyway, but these may come from
+    elsewhere. `norm_limit`: see `pipeline.activations.mask`; `mean` (d), `scale`, `variance`: mean |x|^2 after both,
+    `tokens`: how many are left, `d`.
     """
 
     def __init__(
@@ -31,10 +33,11 @@ class Activations:
             rows = block()
             self.d = rows.shape[1]
             sizes.append(rows.nbytes)
-            norms.append(torch.cat([chunk.float().norm(dim=1) for chunk in rows.split(CHUNK)]))
+            norms.append(norms_of(rows))
             del rows
-        limit = OUTLIER_NORM * torch.cat(norms).nanmedian()
-        self._kept = [norm <= limit for norm in norms[1:]]
+        everything = torch.cat(norms).numpy()
+        self.norm_limit = norm_limit(everything) if len(everything) else 0.0
+        self._kept = [norm <= self.norm_limit for norm in norms[1:]]
         self.tokens = int(sum(kept.sum() for kept in self._kept))
         self._groups = _grouped(sizes, math.inf if memory_mb is None else memory_mb * 1e6)
         self._whole = self._read(self._groups[0]) if len(self._groups) == 1 else None
@@ -44,6 +47,10 @@ class Activations:
     def of(cls, acts_ND: Tensor, device: str = "cpu") -> "Activations":
         """Activations that are in memory already."""
         return cls([lambda: acts_ND] if len(acts_ND) else [], device=device)
+
+    def counted(self, acts_MD: Tensor) -> Tensor:
+        """Of other activations at the same point (M, d) those that are no outliers either."""
+        return acts_MD[norms_of(acts_MD) <= self.norm_limit]
 
     def batches(self, size: int, epoch: int, seed: int) -> Iterator[Tensor]:
         """Batches (size, d), float32, of one epoch, in an order that seed and epoch alone decide; a rest is left out.

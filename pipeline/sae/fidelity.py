@@ -22,15 +22,16 @@ BATCH_TOKENS = 2048  # padded tokens in a forward pass
 
 @torch.inference_mode()
 def fidelity(
-    model: "PreTrainedModel", tokens: PromptTokens, point: Point, sae: Sae, prompts: range
+    model: "PreTrainedModel", tokens: PromptTokens, point: Point, norm_limit: float, sae: Sae, prompts: range
 ) -> dict[str, float] | None:
     """Splice the reconstruction into a causal language model, and compare with the model as it is and with zeros.
 
-    At the tokens that SAEs are trained on (kept, neither first nor special) the activation at `point` is replaced,
-    and the next-token distributions at those tokens are looked at.
+    At the tokens that count the activation at `point` is replaced, and the next-token distributions at those tokens are
+    looked at.
 
     Args:
         model: with its language-modelling head, all blocks.
+        norm_limit: of the activations at the point, see `pipeline.activations.mask`.
         prompts: numbers of the prompts of `tokens` to run.
 
     Returns: mean cross-entropy in nats of the model (`ce`), with the reconstruction (`ce_sae`) and with zeros
@@ -39,15 +40,15 @@ def fidelity(
         causal, or no prompt has a token to look at.
     Raises: UserError when the point's site is not found in the model.
     """
-    base: Any = model.base_model
-    with Capture(base, [point]) as capture:
+    capture = Capture(model, [point])
+    with capture:
         if not is_causal(capture):
             return None
     splice = Splice(model, point)
     total = dict.fromkeys(("tokens", "ce", "ce_sae", "ce_zero", "kl_sae", "kl_zero"), 0.0)
     with progress(len(prompts), "fidelity", "prompt") as bar:
         for batch in batches(tokens, prompts, BATCH_TOKENS):
-            _add_batch(total, model, splice, sae, batch)
+            _add_batch(total, capture, splice, point, norm_limit, sae, batch)
             bar.update(len(batch.prompts))
     count = total.pop("tokens")
     if not count:
@@ -59,18 +60,26 @@ def fidelity(
     }
 
 
-def _add_batch(total: dict[str, float], model: "PreTrainedModel", splice: Splice, sae: Sae, batch: Batch) -> None:
+def _add_batch(
+    total: dict[str, float], capture: Capture, splice: Splice, point: Point, norm_limit: float, sae: Sae, batch: Batch
+) -> None:
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "sae": lambda rows: sae.decode(sae.encode(rows.float().cpu())).to(rows),
         "zero": torch.zeros_like,
     }
-    inputs, after = batch.inputs(model), batch.after.to(model.device)
-    clean = model(**inputs).logits[:, :-1][batch.judged]
+    model: Any = capture.model
+    inputs = batch.inputs(model)
+    with capture:
+        found, output = capture.forward(batch.kept_rows.to(model.device), **inputs)
+    where = batch.counted(found[point], norm_limit)
+    judged = batch.judged(where)
+    after = batch.after(judged).to(model.device)
+    clean = output.logits[:, :-1][judged]
     total["tokens"] += len(clean)
     total["ce"] += _sum(cross_entropy(clean, after))
     for name, change in changes.items():
-        with splice.of(batch.usable.to(model.device), change):
-            logits = model(**inputs).logits[:, :-1][batch.judged]
+        with splice.of(where.to(model.device), change):
+            logits = model(**inputs).logits[:, :-1][judged]
         total[f"ce_{name}"] += _sum(cross_entropy(logits, after))
         total[f"kl_{name}"] += _sum(divergence(clean, logits))
 

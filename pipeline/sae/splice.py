@@ -5,11 +5,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.activations.blocks import find_blocks, find_sublayers, input_of, missing_site, tensor_of
 from pipeline.activations.forward import pad
+from pipeline.activations.mask import counted, norms_of
 from pipeline.activations.tokens import PromptTokens
 from pipeline.points import Point
 
@@ -23,24 +25,35 @@ _ROWS = 128  # tokens whose next-token distributions are compared at once
 class Batch:
     """Prompts of about the same length for one forward pass.
 
-    prompts: their B numbers; ids, mask: int64 (B, S); usable: bool (B, S), the tokens that SAEs are trained on (kept,
-    neither first nor special).
+    prompts: their B numbers; ids, mask: int64 (B, S); kept, candidate: bool (B, S), see `pipeline.activations.mask`.
     """
 
     prompts: list[int]
     ids: Tensor
     mask: Tensor
-    usable: Tensor
+    kept: Tensor
+    candidate: Tensor
 
     @property
-    def judged(self) -> Tensor:
-        """The usable tokens that have a next one, bool (B, S - 1)."""
-        return self.usable[:, :-1] & self.mask[:, 1:].bool()
+    def kept_rows(self) -> Tensor:
+        """The places of the kept tokens in the flattened (B x S), int64 (K)."""
+        return self.kept.flatten().nonzero()[:, 0]
 
-    @property
-    def after(self) -> Tensor:
+    def counted(self, states_KD: Tensor, limit: float) -> Tensor:
+        """The tokens that count, bool (B, S), of the activations of the kept ones at a point with this norm limit."""
+        offsets = np.append(0, self.kept.sum(dim=1).cumsum(dim=0).numpy())
+        found = counted(self.candidate[self.kept].numpy(), norms_of(states_KD).numpy(), limit, offsets)
+        where = torch.zeros_like(self.kept)
+        where[self.kept] = torch.from_numpy(found)
+        return where
+
+    def judged(self, where: Tensor) -> Tensor:
+        """Those of the tokens `where`, bool (B, S), that have a next one, bool (B, S - 1)."""
+        return where[:, :-1] & self.mask[:, 1:].bool()
+
+    def after(self, judged: Tensor) -> Tensor:
         """The tokens next to the judged ones, int64 (judged)."""
-        return self.ids[:, 1:][self.judged]
+        return self.ids[:, 1:][judged]
 
     def inputs(self, model: "PreTrainedModel") -> dict[str, Any]:
         """What the model is called with."""
@@ -62,10 +75,12 @@ def batches(tokens: PromptTokens, prompts: Sequence[int], batch_tokens: int) -> 
 
 def _batch(tokens: PromptTokens, prompts: list[int]) -> Batch:
     ids, mask = pad([torch.from_numpy(tokens.ids[prompt]) for prompt in prompts])
-    usable = torch.zeros_like(mask, dtype=torch.bool)
+    kept, candidate = torch.zeros_like(mask, dtype=torch.bool), torch.zeros_like(mask, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
-        usable[row, torch.from_numpy(tokens.kept[prompt][tokens.usable(prompt)]).long()] = True
-    return Batch(prompts, ids, mask, usable)
+        places = torch.from_numpy(tokens.kept[prompt]).long()
+        kept[row, places] = True
+        candidate[row, places] = torch.from_numpy(tokens.candidates(prompt))
+    return Batch(prompts, ids, mask, kept, candidate)
 
 
 def cross_entropy(logits: Tensor, after: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def train_sae(
         width: number of latents L.
         k: active latents a token, on average where the architecture has no exact number.
         held_out: activations (M, d) that training does not see; with them it ends after `patience` epochs that
-            bring no gain there, and the weights of the best epoch are kept.
+            bring no gain there, and the weights of the best epoch are kept. Outliers are left out of both.
         lr: peak learning rate; None is 2e-4 / sqrt(L / 2^14) (Gao et al. 2024, section 3).
         aux_coefficient: of AuxK, where dead latents (no firing for an epoch) learn what the others miss.
         checkpoint: file from which a run that was stopped goes on, if it has the same settings and data; it is
@@ -77,6 +77,8 @@ def train_sae(
     data = acts if isinstance(acts, Activations) else Activations.of(acts)
     if data.tokens < 2:
         raise UserError("there are no activations to train an SAE on: use more or longer prompts")
+    if held_out is not None:
+        held_out = data.counted(held_out)
     batch_size = min(batch_size, data.tokens)
     peak = lr if lr is not None else 2e-4 / math.sqrt(width / 2**14)
     per_epoch = data.steps(batch_size)

@@ -85,7 +85,7 @@ def main(point: str, variant: str) -> None:
             "clusters": of_clusters.sum(axis=0).tolist(),
             "sources": of_sources.sum(axis=0).tolist(),
             "tokens": len(store),
-            "usable_tokens": int(firing.counted.sum()),
+            "counted_tokens": int(firing.counted.sum()),
         },
     }
     write_json(folder / "meta.json", meta)
@@ -170,7 +170,7 @@ def _prompts_table(prompts: Prompts, texts: list[list[str]], firing: Firing) -> 
         "cluster": prompts.clusters,
         "source": prompts.sources,
         "tokens": texts,
-        "usable": np.split(firing.counted, firing.offsets[1:-1]),
+        "counted": np.split(firing.counted, firing.offsets[1:-1]),
     }
     return table(PROMPTS, columns)
 

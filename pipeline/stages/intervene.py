@@ -36,8 +36,9 @@ def main(point: str, variant: str) -> None:
     at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
     of_sae = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
     dense = {each: _dense(each, sae.width) for each in ablation.downstream(at, extract.parsed_points())}
+    stores = {each: ActivationStore(paths.ACTIVATIONS, str(each)) for each in dense}
     sets = choose(
-        ActivationStore(paths.ACTIVATIONS, point),
+        stores[at],
         sae,
         of_sae,
         [prompts.ids[row] for row in train],
@@ -46,12 +47,12 @@ def main(point: str, variant: str) -> None:
     )
     model = _Model(extract)
     targets, others = (_drawn(prompts, test[prompts.labels[test] == label]) for label in (True, False))
-    curves = _curves(model, prompts, targets, at, {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
+    curves = _curves(model, prompts, targets, stores[at], {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
     readers = {"sae": (at, Classifier(of_sae, sae.encode))}
     readers |= {f"dense @ {each}": (each, classifier) for each, classifier in dense.items()}
     metrics = {
         "faithfulness": curves.areas(),
-        "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers),
+        "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers, stores),
     }
     write_metrics(paths.METRICS / "interventions" / point / f"{variant}.json", metrics)
     write_rows(paths.PLOTS / "interventions" / point / f"{variant}.csv", deletion.COLUMNS, curves.rows())
@@ -93,10 +94,11 @@ def _drawn(prompts: Prompts, rows: np.ndarray) -> list[int]:
 
 
 def _curves(
-    model: _Model, prompts: Prompts, rows: list[int], point: Point, classifiers: Mapping[str, Classifier]
+    model: _Model, prompts: Prompts, rows: list[int], store: ActivationStore, classifiers: Mapping[str, Classifier]
 ) -> deletion.Curves:
     tokens = model.tokens(prompts, rows, model.extract.keep)
-    may_go = deletion.removable(tokens, model.tokens(prompts, rows, "prompt"))
+    counted = [store.counted_of(prompt_id) for prompt_id in tokens.prompt_ids]
+    may_go = deletion.removable(tokens, model.tokens(prompts, rows, "prompt"), counted)
     long = [number for number, positions in enumerate(may_go) if len(positions) >= deletion.FEWEST]
     if not long:
         raise UserError(
@@ -105,11 +107,12 @@ def _curves(
         )
     long = long[: deletion.PROMPTS]
     return deletion.curves(
-        model.upto(point.layer),
+        model.upto(store.point.layer),
         tokens.some(long),
         [may_go[number] for number in long],
-        point,
+        store.point,
         classifiers,
+        norm_limit=store.norm_limit,
         batch_tokens=model.extract.batch_tokens,
         dtype=DTYPES[model.extract.dtype],
         seed=prompts.seed,
@@ -124,19 +127,20 @@ def _ablation(
     sae: Sae,
     sets: Sets,
     classifiers: Mapping[str, tuple[Point, Classifier]],
+    stores: Mapping[Point, ActivationStore],
 ) -> dict[str, Any]:
     tokens = model.tokens(prompts, rows, model.extract.keep)
-    usable = [number for number in range(len(rows)) if tokens.usable(number).any()]
-    labels = prompts.labels[[rows[number] for number in usable]]
+    labels = prompts.labels[rows]
     deepest = max(each.layer for each, _ in classifiers.values())
     named = {"top": sets.top} | {f"random {number}": latents for number, latents in enumerate(sets.random)}
     clean, changed = ablation.ablate(
         model.whole() or model.upto(deepest),
-        tokens.some(usable),
+        tokens,
         point,
         sae,
         named,
         classifiers,
+        {each: store.norm_limit for each, store in stores.items()},
         model.extract.batch_tokens,
     )
     sides = {"target": labels, "other": ~labels}

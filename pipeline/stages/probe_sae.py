@@ -58,11 +58,11 @@ def main(point: str, variant: str) -> None:
 
 
 def _sample(store: ActivationStore, prompts: Prompts) -> np.ndarray:
-    """Some usable tokens of train prompts, bool (rows)."""
+    """Some tokens of train prompts that count, bool (rows)."""
     train = {prompts.ids[row] for row in np.flatnonzero(prompts.train)}
     wanted = np.array([prompt_id in train for prompt_id in store.prompt_ids])
-    usable = np.flatnonzero(np.repeat(wanted, np.diff(store.offsets)) & store.usable)
-    chosen = np.random.default_rng(prompts.seed).choice(usable, min(SAMPLE, len(usable)), replace=False)
+    counted = np.flatnonzero(np.repeat(wanted, np.diff(store.offsets)) & store.counted)
+    chosen = np.random.default_rng(prompts.seed).choice(counted, min(SAMPLE, len(counted)), replace=False)
     sample = np.zeros(len(store), dtype=bool)
     sample[chosen] = True
     return sample

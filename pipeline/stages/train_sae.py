@@ -69,7 +69,7 @@ def main(point: str, variant: str) -> None:
         metrics["train"] = measure(sae, store.read(_sample(train_rows, seed))).metrics
         metrics["held_out"] = held.metrics
         held_out_prompts = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out]
-        metrics["fidelity"] = _fidelity(sae, Point.parse(point), held_out_prompts[:FIDELITY_PROMPTS])
+        metrics["fidelity"] = _fidelity(sae, Point.parse(point), store.norm_limit, held_out_prompts[:FIDELITY_PROMPTS])
         _write_plots(f"{point}/{variant}.csv", curve, held)
     write_metrics(paths.METRICS / "sae" / point / f"{variant}.json", metrics)
 
@@ -101,7 +101,7 @@ def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> 
     return sae
 
 
-def _fidelity(sae: Sae, point: Point, prompt_ids: list[str]) -> dict[str, float] | None:
+def _fidelity(sae: Sae, point: Point, norm_limit: float, prompt_ids: list[str]) -> dict[str, float] | None:
     """What the reconstruction costs the language model on these prompts; None when it is not a causal one."""
     directory = ModelLock.read(paths.MODEL_LOCK).locate()
     device = pick_device(read("extract.device", str))
@@ -117,7 +117,7 @@ def _fidelity(sae: Sae, point: Point, prompt_ids: list[str]) -> dict[str, float]
         max_tokens=FIDELITY_TOKENS,
         prompt_format=read("extract.prompt_format", PROMPT_FORMAT),
     )
-    return fidelity(model, tokens, point, sae, range(len(prompt_ids)))
+    return fidelity(model, tokens, point, norm_limit, sae, range(len(prompt_ids)))
 
 
 def _prompts(train_on: str, target: int, held_out_fraction: float, seed: int) -> tuple[set[str], set[str]]:
@@ -137,9 +137,9 @@ def _prompts(train_on: str, target: int, held_out_fraction: float, seed: int) ->
 
 
 def _rows(store: ActivationStore, prompt_ids: set[str]) -> np.ndarray:
-    """The usable rows of these prompts, bool (rows)."""
+    """The rows of these prompts that count, bool (rows)."""
     wanted = np.array([prompt_id in prompt_ids for prompt_id in store.prompt_ids])
-    return np.repeat(wanted, np.diff(store.offsets)) & store.usable
+    return np.repeat(wanted, np.diff(store.offsets)) & store.counted
 
 
 def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
