@@ -30,7 +30,11 @@ class ModelLock:
 
     @classmethod
     def read(cls, path: Path) -> "ModelLock":
-        return cls(**read_json(path))
+        """Raise UserError when the file is missing or not a lock."""
+        try:
+            return cls(**read_json(path))
+        except TypeError:
+            raise UserError(f"{path} is not a lock of a model: run 'dvc repro --force fetch_model'") from None
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -34,7 +34,8 @@ def quantise(source: Path, target: Path, texts: list[str], tokenizer: PreTrained
     ):
         from gptqmodel import GPTQModel, QuantizeConfig
 
-        model = GPTQModel.load(str(source), QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, offload_to_disk=False))
+        config = QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, offload_to_disk=False)
+        model = GPTQModel.load(str(source), config, trust_remote_code=False)
         model.quantize(samples, batch_size=8)
         shutil.rmtree(target, ignore_errors=True)
         model.save(str(target))

@@ -108,7 +108,9 @@ def token_stream(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> torch.
 @torch.no_grad()
 def perplexity(directory: Path, texts: list[str], tokenizer: PreTrainedTokenizerFast) -> float:
     """exp of the mean next-token cross-entropy, in nats a token, of a saved model on `texts`, each ended."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    ).eval()
     stream = token_stream(texts, tokenizer)
     sequences = stream[: len(stream) // SEQUENCE * SEQUENCE].view(-1, SEQUENCE)
     total = sum(model(input_ids=batch, labels=batch).loss.item() * len(batch) for batch in sequences.split(64))

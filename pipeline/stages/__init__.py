@@ -19,6 +19,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("USE_HUB_KERNELS", "0")  # no compiled code from the hub in place of a model's layers
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 for name in ("torchao", "torch.utils._pytree", "tokenicer"):
     logging.getLogger(name).setLevel(logging.ERROR)

@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +28,45 @@ CALIBRATION_PROMPTS = 256
 def main() -> None:
     model = read("model", ModelParams)
     seed = read("seed", int)
-    shutil.rmtree(paths.TINY_MODEL, ignore_errors=True)
-    paths.TINY_MODEL.mkdir(parents=True)  # DVC wants the output to exist; it is empty unless the model is made here
     metrics: dict[str, Any] = {}
     repo = commit = None
-    if model.source == "tiny":
-        directory = paths.TINY_MODEL
-        data = sample_prompts(read("data.sample_rows", int), seed)["prompt"].to_pylist()
-        metrics = make_tiny_model(directory, model.tiny, seed, exclude=set(data))
-    elif model.source == "local":
-        directory = Path(model.path)
-    else:
-        repo, commit = model.repo, resolve_commit(model.repo, model.revision, "model")
-        directory = fetch_hub_model(repo, commit)
-    facts = describe(directory)
+    # DVC wants this output to exist: it is empty unless the model is made here
+    with _replacing(paths.TINY_MODEL) as made:
+        if model.source == "tiny":
+            directory = made
+            data = sample_prompts(read("data.sample_rows", int), seed)["prompt"].to_pylist()
+            metrics = make_tiny_model(directory, model.tiny, seed, exclude=set(data))
+        elif model.source == "local":
+            directory = Path(model.path)
+        else:
+            repo, commit = model.repo, resolve_commit(model.repo, model.revision, "model")
+            directory = fetch_hub_model(repo, commit)
+        facts, files = describe(directory), hash_files(directory)
+    where = {"tiny": str(paths.TINY_MODEL), "local": str(Path(model.path)), "hub": None}
     ModelLock(
         source=model.source,
         repo=repo,
         commit=commit,
-        path=None if model.source == "hub" else str(directory),
+        path=where[model.source],
         unquantised=str(paths.TINY_UNQUANTISED) if model.source == "tiny" else None,
-        files=hash_files(directory),
+        files=files,
         **facts,
     ).write(paths.MODEL_LOCK)
     write_metrics(paths.METRICS / "model.json", facts | {"source": model.source, "commit": commit} | metrics)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`; put it in that one's place if the block succeeds, else delete it."""
+    new = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
+    new.mkdir(parents=True)
+    try:
+        yield new
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def make_tiny_model(directory: Path, tiny: TinyParams, seed: int, exclude: set[str]) -> dict[str, Any]:
