@@ -49,7 +49,11 @@ class PromptForward:
         batch_tokens: int,
         dtype: torch.dtype,
     ) -> None:
-        """Args: as of `extract`. Raises: UserError when a point's site is not found in the model."""
+        """Args: as of `extract`.
+
+        Raises: UserError when a point's site is not found in the model, or a token has no embedding.
+        """
+        _check_ids(model, tokens)
         self.model = model
         self.tokens = tokens
         self.points = list(points)
@@ -194,3 +198,14 @@ def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _put(target: dict[Point, Tensor], places: Tensor, arrived: Callable[[], dict[Point, Tensor]]) -> None:
     for point, rows in arrived().items():
         target[point][places] = rows
+
+
+def _check_ids(model: "PreTrainedModel", tokens: PromptTokens) -> None:
+    embeddings: Any = model.get_input_embeddings()
+    rows = len(embeddings.weight)
+    for prompt_id, ids in zip(tokens.prompt_ids, tokens.ids, strict=True):
+        if ids.max(initial=0) >= rows:
+            raise UserError(
+                f"prompt {prompt_id} has a token of id {ids.max()}, and the model has embeddings of {rows} tokens: "
+                "the tokenizer is not this model's, or its vocabulary was extended without the model"
+            )

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.activations.mask import candidates
+from pipeline.activations.chat import chat_frame
 from pipeline.errors import UserError
+from pipeline.model.faults import explained
 from pipeline.progress import progress
 
 if TYPE_CHECKING:  # importing transformers takes seconds that readers of activations need not spend
@@ -16,7 +18,6 @@ if TYPE_CHECKING:  # importing transformers takes seconds that readers of activa
 
 PromptFormat = Literal["raw", "chat", "chat_thinking"]
 Keep = Literal["prompt", "all"]
-_MARK = "[the prompt stands here]"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class PromptTokens:
 
 def input_limit(tokenizer: "PreTrainedTokenizerBase", *limits: int | None) -> int:
     """How many tokens an input may have: the least of the limits that are set, and of the tokenizer's own."""
-    return min(limit for limit in (*limits, tokenizer.model_max_length) if limit and limit > 0)
+    return int(min(limit for limit in (*limits, tokenizer.model_max_length) if limit and limit > 0))
 
 
 def tokenise(
@@ -86,11 +87,13 @@ def tokenise(
     if prompt_format != "raw" and not (tokenizer.chat_template and tokenizer.is_fast):
         what = "no chat template" if tokenizer.is_fast else "no fast version, which tells where tokens stand"
         raise UserError(f"the model's tokenizer has {what}: set extract.prompt_format to raw")
+    frame = None if prompt_format == "raw" else chat_frame(tokenizer, thinking=prompt_format == "chat_thinking")
     ids: list[np.ndarray] = []
     kept: list[np.ndarray] = []
     with progress(len(prompts), "tokenising", "prompt") as bar:
         for prompt_id, prompt in zip(prompt_ids, prompts, strict=True):
-            tokens, mask = _encode(tokenizer, prompt, prompt_format, keep)
+            with explained(f"prompt {prompt_id} cannot be tokenised", "check the model's tokenizer"):
+                tokens, mask = _encode(tokenizer, prompt, frame, keep)
             tokens, mask = tokens[:max_tokens], mask[:max_tokens]
             if not mask.any():
                 raise UserError(
@@ -115,31 +118,17 @@ def _check_ids(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
 
 
 def _encode(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, prompt_format: PromptFormat, keep: Keep
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, frame: tuple[str, str] | None, keep: Keep
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The token ids of one prompt, int32, and which of them are kept, bool."""
-    if prompt_format == "raw":
+    """The token ids of one prompt, int32, and which of them are kept, bool; frame: what a chat puts around it."""
+    if frame is None:
         tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int32)
         return tokens, np.ones(len(tokens), dtype=bool)
-    before, after = chat_frame(tokenizer, prompt_format)
+    before, after = frame
     text = before + prompt + after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens = np.array(encoded["input_ids"], dtype=np.int32)
     if keep == "all":
         return tokens, np.ones(len(tokens), dtype=bool)
-    spans = np.array(encoded["offset_mapping"])
+    spans = np.array(encoded["offset_mapping"]).reshape(-1, 2)
     return tokens, (spans[:, 1] > len(before)) & (spans[:, 0] < len(before) + len(prompt))
-
-
-def chat_frame(tokenizer: "PreTrainedTokenizerBase", prompt_format: PromptFormat) -> tuple[str, str]:
-    """What the chat template puts before and after a prompt that is the user's only turn."""
-    text: Any = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _MARK}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=prompt_format == "chat_thinking",
-    )
-    if text.count(_MARK) != 1:
-        raise UserError("the tokenizer's chat template does not hold the prompt once: set extract.prompt_format to raw")
-    before, after = text.split(_MARK)
-    return before, after

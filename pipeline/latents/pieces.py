@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.activations.tokens import Keep, PromptFormat, chat_frame
+from pipeline.activations.chat import chat_frame
+from pipeline.activations.tokens import Keep, PromptFormat
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,8 @@ def pieces(
     """
     if not tokenizer.is_fast:
         return [str(tokenizer.decode([token])) for token in token_ids]
-    before, after = ("", "") if prompt_format == "raw" else chat_frame(tokenizer, prompt_format)
+    thinking = prompt_format == "chat_thinking"
+    before, after = ("", "") if prompt_format == "raw" else chat_frame(tokenizer, thinking=thinking)
     text = before + prompt + after
     encoded = tokenizer(text, add_special_tokens=prompt_format == "raw", return_offsets_mapping=True)
     ids, spans = np.array(encoded["input_ids"]), np.array(encoded["offset_mapping"])
