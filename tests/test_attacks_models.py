@@ -1,0 +1,554 @@
+"""Model directories that attack or are odd: nothing of theirs runs, nothing outside is read, each fault is one line."""
+
+import json
+import os
+import pty
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from helpers import (
+    SMALL,
+    run_stage,
+    run_stage_error,
+    sample_rows,
+    save_small_model,
+    working_in,
+    write_csv,
+    write_params,
+)
+from safetensors.torch import load_file, save_file
+from stage_code import ROOT
+
+from pipeline.activations import chat
+from pipeline.activations.tokens import input_limit, tokenise
+from pipeline.errors import UserError
+from pipeline.model.checkpoint import describe, load_config, load_model, load_tokenizer, pick_device
+from pipeline.model.lock import ModelLock, hash_files
+from pipeline.model.view import viewed
+
+Change = Callable[[Path], object]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TEN_DEEP = "{% for a in range(99999) %}" * 10 + "x" + "{% endfor %}" * 10
+CONTENT = "{{ messages[0].content }}"
+
+
+def keys(file: str, **changes: Any) -> Change:
+    """Set keys of a JSON file of the model's directory, or make one of them alone."""
+
+    def change(folder: Path) -> None:
+        path = folder / file
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(before | changes))
+
+    return change
+
+
+def config(**changes: Any) -> Change:
+    return keys("config.json", **changes)
+
+
+def without_layer_types(**changes: Any) -> Change:
+    return config(layer_types=None, **changes)
+
+
+def text(file: str, content: str | bytes) -> Change:
+    return lambda folder: (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def several(*changes: Change) -> Change:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
+def subfolder(name: str) -> Change:
+    return lambda folder: os.mkdir(folder / name)
+
+
+def sparse(file: str, size: int) -> Change:
+    return lambda folder: os.truncate(folder / file, size)
+
+
+def instead(file: str, make: Callable[[Path], object]) -> Change:
+    """Something of another kind with the name of a file."""
+
+    def change(folder: Path) -> None:
+        (folder / file).unlink(missing_ok=True)
+        make(folder / file)
+
+    return change
+
+
+def socket_at(path: Path) -> None:
+    with working_in(path.parent):  # a socket's path may only be short
+        socket.socket(socket.AF_UNIX).bind(path.name)
+
+
+def sharded(place: Any) -> Change:
+    """The weights' index says that a tensor lies in `place`, where there is a file with it (or another value)."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        (folder / WEIGHTS).unlink()
+        save_file(weights, folder / "part.safetensors", metadata={"format": "pt"})
+        save_file(weights, folder.parent / "outside.safetensors", metadata={"format": "pt"})
+        torch.save(weights, folder / "pytorch_model.bin")
+        places = dict.fromkeys(weights, "part.safetensors") | {"model.norm.weight": place}
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    return change
+
+
+def tokenizer(**changes: Any) -> Change:
+    """Set keys of tokenizer.json; `model` is merged into what is there."""
+
+    def change(folder: Path) -> None:
+        before = json.loads((folder / "tokenizer.json").read_text())
+        merged = {"model": before["model"] | changes["model"]} if "model" in changes else {}
+        (folder / "tokenizer.json").write_text(json.dumps(before | changes | merged))
+
+    return change
+
+
+def template(source: str) -> Change:
+    return text("chat_template.jinja", source)
+
+
+NOT_KNOWN = "lm: config.json is missing or not a known transformer's ("
+# what is done to a good model, and what fetch_model says of it
+REFUSED_BY_FETCH: dict[str, tuple[Change, str]] = {
+    # config.json, as a file
+    "config is a list": (text("config.json", "[]"), "lm/config.json holds no keys"),
+    "config is a directory": (instead("config.json", Path.mkdir), "lm/config.json is not a regular file"),
+    "config is cut off": (text("config.json", '{"a": '), "lm/config.json is not JSON ("),
+    "config is no UTF-8": (text("config.json", b'{"a": "\xff"}'), "lm/config.json is not JSON ("),
+    "config is deep": (text("config.json", '{"a":' + "[" * 100_000), "lm/config.json is not JSON (too deeply nested"),
+    "config has a long number": (text("config.json", '{"a": ' + "9" * 5000 + "}"), "lm/config.json is not JSON ("),
+    "config is enormous": (sparse("config.json", 10**10), "lm/config.json has 10000000000 bytes"),
+    "config is empty": (text("config.json", ""), "lm/config.json is not JSON ("),
+    # its values
+    "no model_type": (text("config.json", "{}"), NOT_KNOWN + "model_type = None"),
+    "model_type is a list": (config(model_type=["qwen3"]), NOT_KNOWN + "model_type = ['qwen3']"),
+    "model_type is unknown": (config(model_type="evil", auto_map={"AutoConfig": "code.Evil"}), "never run): check"),
+    "two model_types": (text("config.json", '{"model_type": "qwen3", "model_type": "evil"}'), "model_type = 'evil'"),
+    "escapes in model_type": (config(model_type="\x1b[31m\n" + "x" * 9999), r"model_type = '\x1b[31m\nxxx"),
+    "width 0": (config(hidden_size=0), "lm/config.json: hidden_size = 0 is not an integer of 1 to 1000000"),
+    "width below 0": (config(hidden_size=-64), "lm/config.json: hidden_size = -64 is not"),
+    "width is a text": (config(hidden_size="64"), "hidden_size"),
+    "width beyond memory": (config(hidden_size=10**12), "lm/config.json: hidden_size = 1000000000000 is not"),
+    "width beyond the files": (
+        config(hidden_size=10**6),
+        "lm: config.json makes a model of at least 1091000064 weights",
+    ),
+    "hidden width beyond memory": (config(intermediate_size=10**12), "lm: config.json makes a model of at least"),
+    "vocabulary beyond memory": (config(vocab_size=10**8), "lm: config.json makes a model of at least"),
+    "vocabulary is null": (config(vocab_size=None), "vocab_size"),
+    "layers 0": (without_layer_types(num_hidden_layers=0), "num_hidden_layers = 0 is not"),
+    "layers below 0": (without_layer_types(num_hidden_layers=-1), "num_hidden_layers"),
+    "layers huge": (config(num_hidden_layers=10**9), "num_hidden_layers"),
+    "layers is a text": (config(num_hidden_layers="3"), "num_hidden_layers"),
+    "layers is a truth value": (without_layer_types(num_hidden_layers=True), "num_hidden_layers"),
+    "heads 0": (config(num_attention_heads=0), "lm: config.json"),
+    "head width 0": (config(head_dim=0), "lm: config.json"),
+    "positions 0": (config(max_position_embeddings=0), "max_position_embeddings = 0 is no number of tokens"),
+    "positions below 0": (config(max_position_embeddings=-9), "max_position_embeddings = -9 is no number of tokens"),
+    "positions is a text": (config(max_position_embeddings="x"), "max_position_embeddings"),
+    "dtype is unknown": (config(dtype="float99"), "lm: config.json"),
+    "activation is unknown": (config(hidden_act="evil"), "lm: config.json does not make a model (KeyError 'evil'"),
+    "rope is nonsense": (config(rope_scaling="nonsense", rope_parameters="nonsense"), "lm: config.json"),
+    "rope is unknown": (config(rope_parameters={"rope_type": "evil", "rope_theta": 1.0}), "lm: config.json"),
+    "quantisation is a list": (config(quantization_config=[1]), "lm: config.json"),
+    "quantisation has no method": (config(quantization_config={"bits": 4}), "quant_method"),
+    "quantisation is unknown": (config(quantization_config={"quant_method": "evil"}), "unknown quant_method"),
+    "layer_types is short": (config(layer_types=["full_attention"]), "layer_types"),
+    "layer_types is unknown": (config(layer_types=["evil"] * 3), "layer_types"),
+    "encoder-decoder": (config(model_type="t5"), "lm: t5 is an encoder-decoder: choose a decoder or an encoder"),
+    "encoder-decoder, says a text": (config(is_encoder_decoder="yes"), "lm: "),
+    "vision": (config(model_type="vit"), "lm: vit is not a text transformer: choose another model"),
+    "a method's name": (config(get_text_config="x"), NOT_KNOWN),
+    "text_config is a number": (config(text_config=5), NOT_KNOWN),
+    # weights
+    "weights are a pipe": (instead(WEIGHTS, os.mkfifo), "lm/model.safetensors is not a regular file"),
+    "weights are a socket": (instead(WEIGHTS, socket_at), "lm/model.safetensors is not a regular file"),
+    "weights are a device": (
+        instead(WEIGHTS, lambda path: path.symlink_to("/dev/zero")),
+        "lm/model.safetensors is not a regular file",
+    ),
+    "weights are a broken link": (instead(WEIGHTS, lambda path: path.symlink_to("nowhere")), "cannot be read (No such"),
+    "weights are a circle": (
+        instead(WEIGHTS, lambda path: path.symlink_to(path.name)),
+        "lm/model.safetensors cannot be",
+    ),
+    "weights are empty": (text(WEIGHTS, b""), "lm/model.safetensors is damaged"),
+    "weights are a pickle": (instead(WEIGHTS, lambda path: torch.save({}, path)), "lm/model.safetensors is damaged"),
+    "index leads up": (sharded("../outside.safetensors"), "looks for 'model.norm.weight' in '../outside.safetensors'"),
+    "index leads to a place": (
+        sharded("/outside.safetensors"),
+        "lm/model.safetensors.index.json: weight_map looks for",
+    ),
+    "index leads to a pickle": (sharded("pytorch_model.bin"), "in 'pytorch_model.bin', which is no .safetensors file"),
+    "index leads nowhere": (sharded("gone.safetensors"), "in 'gone.safetensors', which is no .safetensors file"),
+    "index leads here by a detour": (sharded("../lm/part.safetensors"), "in '../lm/part.safetensors', which is no"),
+    "index leads to a number": (sharded(5), "in 5, which is no .safetensors file"),
+    "index is a list": (text(INDEX, "[]"), f"lm/{INDEX} holds no keys"),
+    "index maps nothing": (text(INDEX, "{}"), f"lm/{INDEX} has no weight_map"),
+    # tokenizer
+    "tokenizer is a list": (text("tokenizer.json", "[]"), "lm has no tokenizer that loads ("),
+    "tokenizer is empty": (text("tokenizer.json", ""), "lm has no tokenizer that loads ("),
+    "tokenizer is no UTF-8": (text("tokenizer.json", b"\xff\xfe"), "lm has no tokenizer that loads ("),
+    "tokenizer is deep": (text("tokenizer.json", "[" * 100_000), "lm has no tokenizer that loads ("),
+    "tokenizer is a pipe": (instead("tokenizer.json", os.mkfifo), "lm/tokenizer.json is not a regular file"),
+    "tokenizer is enormous": (sparse("tokenizer.json", 10**10), "lm/tokenizer.json has 10000000000 bytes"),
+    "tokenizer has no model": (tokenizer(model={"type": "evil"}), "lm has no tokenizer that loads ("),
+    "vocabulary is a list": (tokenizer(model={"vocab": [1]}), "lm has no tokenizer that loads ("),
+    "an id below 0": (tokenizer(model={"vocab": {"a": -1}}), "lm has no tokenizer that loads ("),
+    "an id beyond 32 bits": (tokenizer(model={"vocab": {"a": 2**32}}), "lm has no tokenizer that loads ("),
+    "merges are nonsense": (tokenizer(model={"merges": [["evil", "evil"]]}), "lm has no tokenizer that loads ("),
+    "added tokens are nonsense": (tokenizer(added_tokens=[{"id": "x"}]), "lm has no tokenizer that loads ("),
+    "no regular expression": (
+        tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}),
+        "lm has no tokenizer that loads (",
+    ),
+    "tokenizer config is a list": (text("tokenizer_config.json", "[]"), "lm/tokenizer_config.json holds no keys"),
+    "tokenizer config is cut off": (text("tokenizer_config.json", "{"), "lm/tokenizer_config.json is not JSON ("),
+    "model_max_length is a text": (
+        keys("tokenizer_config.json", model_max_length="x"),
+        "model_max_length = 'x' is not",
+    ),
+    "model_max_length is a list": (
+        keys("tokenizer_config.json", model_max_length=[1]),
+        "model_max_length = [1] is not",
+    ),
+    "model_max_length is NaN": (
+        keys("tokenizer_config.json", model_max_length=float("nan")),
+        "model_max_length = nan is not a number",
+    ),
+    "tokenizer_class is a list": (
+        keys("tokenizer_config.json", tokenizer_class=[1]),
+        "lm has no tokenizer that loads (",
+    ),
+    "tokenizer_class is a model": (
+        keys("tokenizer_config.json", tokenizer_class="AutoModel"),
+        "lm has no tokenizer that",
+    ),
+    "tokenizer_class is itself": (
+        keys("tokenizer_config.json", tokenizer_class="AutoTokenizer"),
+        "lm has no tokenizer",
+    ),
+    "special tokens are garbage": (text("special_tokens_map.json", "5"), "lm/special_tokens_map.json holds no keys"),
+    "added_tokens.json is garbage": (
+        several(text("added_tokens.json", "[]"), text("tokenizer_config.json", "{}")),
+        "lm has no tokenizer that loads (",
+    ),
+    # the directory
+    "the directory is a file": (several(shutil.rmtree, Path.touch), "lm is not a directory"),
+    "the directory is a pipe": (several(shutil.rmtree, os.mkfifo), "lm is not a directory"),
+}
+# what only shows when weights and prompts are there
+REFUSED_BY_EXTRACT: dict[str, tuple[Change, str]] = {
+    "heads that do not divide": (config(num_attention_heads=3), "self_attn.o_proj.weight is (64, 64), and config.json"),
+    "vocabulary of the config alone": (
+        config(vocab_size=99),
+        "embed_tokens.weight is (512, 64), and config.json makes",
+    ),
+    "a method that is not installed": (
+        config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "lm: the weights do not load (",
+    ),
+    "ids beyond the vocabulary": (
+        tokenizer(
+            added_tokens=[
+                {"id": 700, "content": "the"}
+                | dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+            ]
+        ),
+        "and the model has embeddings of 512 tokens: the tokenizer is not this model's",
+    ),
+    "a tokenizer without unknown words": (
+        tokenizer(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "gone"}),
+        "cannot be tokenised (",
+    ),
+    "a tokenizer that drops everything": (
+        tokenizer(normalizer={"type": "Replace", "pattern": {"Regex": "[^\n]"}, "content": ""}),
+        "has no token to keep within extract.max_tokens",
+    ),
+}
+# chat templates, for which extract.prompt_format is chat; limits are lowered for those that never end
+RAW = "set extract.prompt_format to raw"
+REFUSED_TEMPLATES = {
+    "syntax": (
+        "{% if %}",
+        f"the tokenizer's chat template fails (Expected an expression, got 'end of statement block'): {RAW}",
+    ),
+    "exception": ("{{ 1 / 0 }}", "the tokenizer's chat template fails (division by zero)"),
+    "raise_exception": ("{{ raise_exception('no\nway') }}", "the tokenizer's chat template fails (no): "),
+    "unknown name": ("{{ nothing.at.all }}", "the tokenizer's chat template fails ("),
+    "include": ("{% include '/etc/passwd' %}", "the tokenizer's chat template fails ("),
+    "escape from the sandbox": (
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "the tokenizer's chat template fails (",
+    ),
+    "no prompt": ("nothing", "the tokenizer's chat template does not hold the prompt once"),
+    "prompt twice": (CONTENT * 2, "the tokenizer's chat template does not hold the prompt once"),
+    "prompt changed": (
+        "{{ messages[0].content|upper }}",
+        "the tokenizer's chat template does not hold the prompt once",
+    ),
+    "long output": (
+        "{{ 'x' * 5000000 }}" + CONTENT,
+        "the tokenizer's chat template fails (it makes 5000024 characters)",
+    ),
+    "huge output": ("{{ 'x' * 10**13 }}" + CONTENT, "the tokenizer's chat template fails ("),
+    "large output": ("{{ ('x' * 3 * 10**9)|length }}" + CONTENT, "the tokenizer's chat template fails (out of memory)"),
+    "huge range": ("{% for i in range(10**12) %}x{% endfor %}", "the tokenizer's chat template fails (Range too big"),
+    "endless loops": (TEN_DEEP, "the tokenizer's chat template is not done after 1 seconds"),
+    "endless number": ("{{ 9**9**9 }}", "the tokenizer's chat template "),
+    "endless recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "the tokenizer's chat template fails ("),
+    "deep nesting": ("{% if a %}" * 5000 + "{% endif %}" * 5000, "the tokenizer's chat template fails ("),
+}
+ELSEWHERE = "/nonexistent/elsewhere"
+# settings that name code, files or hosts: the model loads as if they were not there
+IGNORED: dict[str, Change] = {
+    "code of config, model and tokenizer": several(
+        text("code.py", "raise SystemExit('it ran')"),
+        config(auto_map={"AutoConfig": "code.A", "AutoModel": "code.A", "AutoModelForCausalLM": "code.A"}),
+        keys("tokenizer_config.json", auto_map={"AutoTokenizer": ["code.A", "code.A"]}),
+    ),
+    "code of another repository": config(
+        auto_map={"AutoConfig": "evil/repo--code.A", "AutoModel": "evil/repo--code.A"}
+    ),
+    "code that generates": several(
+        subfolder("custom_generate"),
+        text("custom_generate/generate.py", "raise SystemExit('it ran')"),
+        keys("generation_config.json", custom_generate="."),
+    ),
+    "garbage that would steer generation": text("generation_config.json", "\xff["),
+    "a processor": text("processor_config.json", '{"auto_map": {"AutoProcessor": "code.A"}}'),
+    "an adapter": text(
+        "adapter_config.json", json.dumps({"base_model_name_or_path": "evil/repo", "peft_type": "LORA"})
+    ),
+    "a pickle": text("pytorch_model.bin", b"cos\nsystem\n(S'false'\ntR."),
+    "a pickle by name": config(transformers_weights="adapter_model.bin"),
+    "weights by name": config(transformers_weights="../outside.safetensors"),
+    "another config": several(
+        config(configuration_files=["config.4.0.0.json"]),
+        text("config.4.0.0.json", "{}"),
+    ),
+    "an attention kernel": config(attn_implementation="evil/kernel", _attn_implementation="evil/kernel:f"),
+    "an attention kernel, internally": config(_attn_implementation_internal="evil/kernel"),
+    "an experts kernel": config(experts_implementation="evil/kernel"),
+    "kernels": config(use_kernels=True, kernel_config={"a": "evil/kernel"}, fusion_config={"evil": True}),
+    "a name": config(_name_or_path="evil/repo", name_or_path=ELSEWHERE, _commit_hash="0" * 40),
+    "architectures": config(architectures=["os.system", 5]),
+    "files of a tokenizer": keys("tokenizer_config.json", tokenizer_file=ELSEWHERE, vocab_file=ELSEWHERE, spm_file="/"),
+    "another tokenizer.json": keys("tokenizer_config.json", fast_tokenizer_files=["../tokenizer.4.0.json"]),
+    "a vocabulary": keys("tokenizer_config.json", vocab=ELSEWHERE, merges=ELSEWHERE, init_inputs=[ELSEWHERE]),
+    "files in the special tokens": keys("special_tokens_map.json", vocab_file=ELSEWHERE, tokenizer_file=ELSEWHERE),
+    "an unknown tokenizer class": keys("tokenizer_config.json", tokenizer_class="os.system"),
+    "a folder of templates": several(
+        subfolder("additional_chat_templates"),
+        text("additional_chat_templates/evil.jinja", TEN_DEEP),
+    ),
+    "GPTQ's own config": text("quantize_config.json", '{"model_file_base_name": "/x"}'),
+    "weights in links to another folder": several(
+        lambda folder: (folder / WEIGHTS).rename(folder.parent / "blob"),
+        lambda folder: (folder / WEIGHTS).symlink_to("../blob"),
+    ),
+    "weights in a proper index": sharded("part.safetensors"),
+}
+LIMITS = {"null": None, "zero": 0, "below zero": -1, "huge": 1e30, "a fraction": 300.5}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prompts and a small local model, up to and including fetch_model."""
+    folder = tmp_path_factory.mktemp("good")
+    write_csv(folder / "prompts.csv", sample_rows(500)[::6])
+    save_small_model(folder / "lm")
+    write_params(folder, SMALL)
+    for stage in ("download", "filter", "fetch_model"):
+        run_stage(stage, folder)
+    return folder
+
+
+@pytest.fixture
+def work(good: Path, tmp_path: Path) -> Path:
+    shutil.copytree(good, tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize("attack", REFUSED_BY_FETCH)
+def test_fetch_says_in_one_line_what_is_wrong_and_loses_nothing(
+    work: Path, attack: str, offline: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change, expected = REFUSED_BY_FETCH[attack]
+    change(work / "lm")
+    (work / "models/tiny/earlier").touch()
+    before = (work / "models/model.lock.json").read_bytes()
+    line = run_stage_error("fetch_model", work)
+    assert expected in line
+    assert capfd.readouterr() == ("", "")  # neither from a logger nor from compiled code
+    assert len(line) < 700 and "/tmp" not in line.replace(str(work), "")
+    assert (work / "models/model.lock.json").read_bytes() == before
+    assert [path.name for path in (work / "models/tiny").iterdir()] == ["earlier"]
+    assert not list((work / "models").glob(".*"))
+
+
+@pytest.mark.parametrize("attack", REFUSED_BY_EXTRACT)
+def test_extract_says_in_one_line_what_fetch_cannot_see(work: Path, attack: str) -> None:
+    change, expected = REFUSED_BY_EXTRACT[attack]
+    change(work / "lm")
+    run_stage("fetch_model", work)
+    assert expected in run_stage_error("extract", work)
+
+
+@pytest.mark.parametrize("attack", REFUSED_TEMPLATES)
+def test_chat_templates_are_bounded(work: Path, attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, expected = REFUSED_TEMPLATES[attack]
+    monkeypatch.setattr(chat, "_SECONDS", 1.0 if "endless" in attack else 60.0)
+    template(source)(work / "lm")
+    run_stage("fetch_model", work)
+    write_params(work, SMALL | {"extract.prompt_format": "chat"})
+    assert expected in run_stage_error("extract", work)
+
+
+@pytest.mark.parametrize("attack", IGNORED)
+def test_settings_that_lead_elsewhere_change_nothing(good: Path, work: Path, attack: str, offline: None) -> None:
+    IGNORED[attack](work / "lm")
+    run_stage("fetch_model", work)
+    expected, found = (ModelLock.read(folder / "models/model.lock.json") for folder in (good, work))
+    assert (found.architecture, found.layers, found.width) == (expected.architecture, expected.layers, expected.width)
+    model, other = (load_model(folder / "lm", 2, "auto", "cpu") for folder in (good, work))
+    assert model.state_dict().keys() == other.state_dict().keys()
+    assert all(torch.equal(weights, other.state_dict()[name]) for name, weights in model.state_dict().items())
+    texts = ["What <|im_end|> now?", "é"]
+    assert load_tokenizer(good / "lm")(texts)["input_ids"] == load_tokenizer(work / "lm")(texts)["input_ids"]
+
+
+def test_a_terminal_is_not_asked_whether_to_run_code(work: Path) -> None:
+    marks = "import pathlib; pathlib.Path('RAN').touch()\nclass Evil: pass\n"
+    for name, changes in {"known": {}, "unknown": {"model_type": "evil"}}.items():
+        folder = work / name
+        shutil.copytree(work / "lm", folder)
+        text("code.py", marks)(folder)
+        places = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "code.Evil")
+        config(auto_map=places, **changes)(folder)
+        own = {"auto_map": {"AutoTokenizer": ["code.Evil", "code.Evil"]}, "tokenizer_class": "Evil"}
+        keys("tokenizer_config.json", **own)(folder)
+    program = (
+        "import pipeline.stages\nfrom pathlib import Path\nfrom pipeline.model.checkpoint import describe, load_model\n"
+        "for name in ('known', 'unknown'):\n"
+        "    try:\n        print(describe(Path(name))['architecture'])\n"
+        "        load_model(Path(name), 1, 'auto', 'cpu')\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+    )
+    ours, theirs = pty.openpty()
+    os.write(ours, b"y\n" * 20)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(work / "hub")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=work, env=environment, stdin=theirs, capture_output=True, text=True, timeout=300, check=True
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert [line for line in done.stdout.splitlines() if line] == [
+        "qwen3",
+        "UserError unknown: config.json is missing or not a known transformer's (model_type = 'evil'; code that comes "
+        "with a model is never run): check the model directory",
+    ]
+    assert not list(work.rglob("RAN"))
+    assert not (work / "hub").exists()
+
+
+def test_what_is_loaded_is_what_is_locked(work: Path) -> None:
+    for name in ("code.py", "pytorch_model.bin", "adapter_config.json", "generation_config.json"):
+        text(name, "{}")(work / "lm")
+    (work / "lm/original").mkdir()
+    with viewed(work / "lm") as view:
+        names = {path.name for path in view.iterdir()}
+        assert names <= hash_files(work / "lm").keys()
+        assert names.isdisjoint({"code.py", "pytorch_model.bin", "adapter_config.json", "generation_config.json"})
+    assert not view.exists()
+
+
+def test_a_model_directory_that_is_gone_is_said_by_extract(work: Path) -> None:
+    shutil.rmtree(work / "lm")
+    assert run_stage_error("extract", work).startswith("lm is not a directory: set model.path to a model")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read(work: Path) -> None:
+    (work / "lm/config.json").chmod(0)
+    assert run_stage_error("fetch_model", work).startswith("lm/config.json cannot be read (Permission denied)")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"files": 1}'])
+def test_a_lock_that_is_none(work: Path, content: str) -> None:
+    (work / "models/model.lock.json").write_text(content)
+    assert run_stage_error("extract", work).startswith("models/model.lock.json is not a lock of a model")
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_odd_limits_of_a_tokenizer_are_no_limits(work: Path, limit: str) -> None:
+    keys("tokenizer_config.json", model_max_length=LIMITS[limit])(work / "lm")
+    tokenizer = load_tokenizer(work / "lm")
+    assert input_limit(tokenizer, 64, None) == 64
+    assert input_limit(tokenizer, 1000, 500) == (300 if limit == "a fraction" else 500)
+    assert len(tokenise(tokenizer, ["p"], ["word " * 99], max_tokens=input_limit(tokenizer, 64)).ids[0]) == 64
+
+
+def test_a_chat_template_is_rendered_once_for_all_prompts(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template("Once: " + CONTENT)(work / "lm")
+    tokenizer = load_tokenizer(work / "lm")
+    rendered = mock.Mock(wraps=chat._rendered)
+    monkeypatch.setattr(chat, "_rendered", rendered)
+    for _ in range(2):
+        tokenise(tokenizer, ["a", "b"], ["one", "two"], max_tokens=64, prompt_format="chat")
+    assert rendered.call_count == 1
+
+
+def test_too_little_memory_is_said_as_that(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("pipeline.model.checkpoint.AutoModel.from_pretrained", full)
+    with pytest.raises(
+        UserError, match=r"out of memory \(CUDA out of memory.\): free some memory, or choose a smaller"
+    ):
+        load_model(work / "lm", 1, "auto", "cpu")
+
+
+def test_faults_of_this_project_keep_their_traceback(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.model.view._without_leads", None)  # a bug: every setting is handed to None
+    monkeypatch.setattr("pipeline.model.view.read_settings", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_config(work / "lm")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(UserError, match=rf"^extract.device = '{device}' is not available here: set it to auto or cpu$"):
+        pick_device(device)
+
+
+def test_describe_needs_no_stage(work: Path) -> None:
+    assert describe(work / "lm")["architecture"] == "qwen3"
