@@ -7,122 +7,34 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
 import torch
-from helpers import (
-    SMALL,
-    run_stage,
-    run_stage_error,
-    sample_rows,
-    save_small_model,
-    working_in,
-    write_csv,
-    write_params,
+from helpers import run_stage, run_stage_error
+from model_attacks import (
+    INDEX,
+    WEIGHTS,
+    Change,
+    config,
+    fetch_error,
+    instead,
+    keys,
+    make_good,
+    several,
+    sharded,
+    socket_at,
+    sparse,
+    subfolder,
+    text,
+    without_layer_types,
 )
-from safetensors.torch import load_file, save_file
 from stage_code import ROOT
 
-from pipeline.activations import chat
-from pipeline.activations.tokens import input_limit, tokenise
 from pipeline.errors import UserError
 from pipeline.model.checkpoint import describe, load_config, load_model, load_tokenizer, pick_device
 from pipeline.model.lock import ModelLock, hash_files
 from pipeline.model.view import viewed
-
-Change = Callable[[Path], object]
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TEN_DEEP = "{% for a in range(99999) %}" * 10 + "x" + "{% endfor %}" * 10
-CONTENT = "{{ messages[0].content }}"
-
-
-def keys(file: str, **changes: Any) -> Change:
-    """Set keys of a JSON file of the model's directory, or make one of them alone."""
-
-    def change(folder: Path) -> None:
-        path = folder / file
-        before = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(before | changes))
-
-    return change
-
-
-def config(**changes: Any) -> Change:
-    return keys("config.json", **changes)
-
-
-def without_layer_types(**changes: Any) -> Change:
-    return config(layer_types=None, **changes)
-
-
-def text(file: str, content: str | bytes) -> Change:
-    return lambda folder: (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def several(*changes: Change) -> Change:
-    def change(folder: Path) -> None:
-        for each in changes:
-            each(folder)
-
-    return change
-
-
-def subfolder(name: str) -> Change:
-    return lambda folder: os.mkdir(folder / name)
-
-
-def sparse(file: str, size: int) -> Change:
-    return lambda folder: os.truncate(folder / file, size)
-
-
-def instead(file: str, make: Callable[[Path], object]) -> Change:
-    """Something of another kind with the name of a file."""
-
-    def change(folder: Path) -> None:
-        (folder / file).unlink(missing_ok=True)
-        make(folder / file)
-
-    return change
-
-
-def socket_at(path: Path) -> None:
-    with working_in(path.parent):  # a socket's path may only be short
-        socket.socket(socket.AF_UNIX).bind(path.name)
-
-
-def sharded(place: Any) -> Change:
-    """The weights' index says that a tensor lies in `place`, where there is a file with it (or another value)."""
-
-    def change(folder: Path) -> None:
-        weights = load_file(folder / WEIGHTS)
-        (folder / WEIGHTS).unlink()
-        save_file(weights, folder / "part.safetensors", metadata={"format": "pt"})
-        save_file(weights, folder.parent / "outside.safetensors", metadata={"format": "pt"})
-        torch.save(weights, folder / "pytorch_model.bin")
-        places = dict.fromkeys(weights, "part.safetensors") | {"model.norm.weight": place}
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
-
-    return change
-
-
-def tokenizer(**changes: Any) -> Change:
-    """Set keys of tokenizer.json; `model` is merged into what is there."""
-
-    def change(folder: Path) -> None:
-        before = json.loads((folder / "tokenizer.json").read_text())
-        merged = {"model": before["model"] | changes["model"]} if "model" in changes else {}
-        (folder / "tokenizer.json").write_text(json.dumps(before | changes | merged))
-
-    return change
-
-
-def template(source: str) -> Change:
-    return text("chat_template.jinja", source)
-
 
 NOT_KNOWN = "lm: config.json is missing or not a known transformer's ("
 # what is done to a good model, and what fetch_model says of it
@@ -202,59 +114,10 @@ REFUSED_BY_FETCH: dict[str, tuple[Change, str]] = {
     "index leads to a number": (sharded(5), "in 5, which is no .safetensors file"),
     "index is a list": (text(INDEX, "[]"), f"lm/{INDEX} holds no keys"),
     "index maps nothing": (text(INDEX, "{}"), f"lm/{INDEX} has no weight_map"),
-    # tokenizer
-    "tokenizer is a list": (text("tokenizer.json", "[]"), "lm has no tokenizer that loads ("),
-    "tokenizer is empty": (text("tokenizer.json", ""), "lm has no tokenizer that loads ("),
-    "tokenizer is no UTF-8": (text("tokenizer.json", b"\xff\xfe"), "lm has no tokenizer that loads ("),
-    "tokenizer is deep": (text("tokenizer.json", "[" * 100_000), "lm has no tokenizer that loads ("),
-    "tokenizer is a pipe": (instead("tokenizer.json", os.mkfifo), "lm/tokenizer.json is not a regular file"),
-    "tokenizer is enormous": (sparse("tokenizer.json", 10**10), "lm/tokenizer.json has 10000000000 bytes"),
-    "tokenizer has no model": (tokenizer(model={"type": "evil"}), "lm has no tokenizer that loads ("),
-    "vocabulary is a list": (tokenizer(model={"vocab": [1]}), "lm has no tokenizer that loads ("),
-    "an id below 0": (tokenizer(model={"vocab": {"a": -1}}), "lm has no tokenizer that loads ("),
-    "an id beyond 32 bits": (tokenizer(model={"vocab": {"a": 2**32}}), "lm has no tokenizer that loads ("),
-    "merges are nonsense": (tokenizer(model={"merges": [["evil", "evil"]]}), "lm has no tokenizer that loads ("),
-    "added tokens are nonsense": (tokenizer(added_tokens=[{"id": "x"}]), "lm has no tokenizer that loads ("),
-    "no regular expression": (
-        tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}),
-        "lm has no tokenizer that loads (",
-    ),
-    "tokenizer config is a list": (text("tokenizer_config.json", "[]"), "lm/tokenizer_config.json holds no keys"),
-    "tokenizer config is cut off": (text("tokenizer_config.json", "{"), "lm/tokenizer_config.json is not JSON ("),
-    "model_max_length is a text": (
-        keys("tokenizer_config.json", model_max_length="x"),
-        "model_max_length = 'x' is not",
-    ),
-    "model_max_length is a list": (
-        keys("tokenizer_config.json", model_max_length=[1]),
-        "model_max_length = [1] is not",
-    ),
-    "model_max_length is NaN": (
-        keys("tokenizer_config.json", model_max_length=float("nan")),
-        "model_max_length = nan is not a number",
-    ),
-    "tokenizer_class is a list": (
-        keys("tokenizer_config.json", tokenizer_class=[1]),
-        "lm has no tokenizer that loads (",
-    ),
-    "tokenizer_class is a model": (
-        keys("tokenizer_config.json", tokenizer_class="AutoModel"),
-        "lm has no tokenizer that",
-    ),
-    "tokenizer_class is itself": (
-        keys("tokenizer_config.json", tokenizer_class="AutoTokenizer"),
-        "lm has no tokenizer",
-    ),
-    "special tokens are garbage": (text("special_tokens_map.json", "5"), "lm/special_tokens_map.json holds no keys"),
-    "added_tokens.json is garbage": (
-        several(text("added_tokens.json", "[]"), text("tokenizer_config.json", "{}")),
-        "lm has no tokenizer that loads (",
-    ),
     # the directory
     "the directory is a file": (several(shutil.rmtree, Path.touch), "lm is not a directory"),
     "the directory is a pipe": (several(shutil.rmtree, os.mkfifo), "lm is not a directory"),
 }
-# what only shows when weights and prompts are there
 REFUSED_BY_EXTRACT: dict[str, tuple[Change, str]] = {
     "heads that do not divide": (config(num_attention_heads=3), "self_attn.o_proj.weight is (64, 64), and config.json"),
     "vocabulary of the config alone": (
@@ -265,56 +128,6 @@ REFUSED_BY_EXTRACT: dict[str, tuple[Change, str]] = {
         config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
         "lm: the weights do not load (",
     ),
-    "ids beyond the vocabulary": (
-        tokenizer(
-            added_tokens=[
-                {"id": 700, "content": "the"}
-                | dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
-            ]
-        ),
-        "and the model has embeddings of 512 tokens: the tokenizer is not this model's",
-    ),
-    "a tokenizer without unknown words": (
-        tokenizer(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "gone"}),
-        "cannot be tokenised (",
-    ),
-    "a tokenizer that drops everything": (
-        tokenizer(normalizer={"type": "Replace", "pattern": {"Regex": "[^\n]"}, "content": ""}),
-        "has no token to keep within extract.max_tokens",
-    ),
-}
-# chat templates, for which extract.prompt_format is chat; limits are lowered for those that never end
-RAW = "set extract.prompt_format to raw"
-REFUSED_TEMPLATES = {
-    "syntax": (
-        "{% if %}",
-        f"the tokenizer's chat template fails (Expected an expression, got 'end of statement block'): {RAW}",
-    ),
-    "exception": ("{{ 1 / 0 }}", "the tokenizer's chat template fails (division by zero)"),
-    "raise_exception": ("{{ raise_exception('no\nway') }}", "the tokenizer's chat template fails (no): "),
-    "unknown name": ("{{ nothing.at.all }}", "the tokenizer's chat template fails ("),
-    "include": ("{% include '/etc/passwd' %}", "the tokenizer's chat template fails ("),
-    "escape from the sandbox": (
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "the tokenizer's chat template fails (",
-    ),
-    "no prompt": ("nothing", "the tokenizer's chat template does not hold the prompt once"),
-    "prompt twice": (CONTENT * 2, "the tokenizer's chat template does not hold the prompt once"),
-    "prompt changed": (
-        "{{ messages[0].content|upper }}",
-        "the tokenizer's chat template does not hold the prompt once",
-    ),
-    "long output": (
-        "{{ 'x' * 5000000 }}" + CONTENT,
-        "the tokenizer's chat template fails (it makes 5000024 characters)",
-    ),
-    "huge output": ("{{ 'x' * 10**13 }}" + CONTENT, "the tokenizer's chat template fails ("),
-    "large output": ("{{ ('x' * 3 * 10**9)|length }}" + CONTENT, "the tokenizer's chat template fails (out of memory)"),
-    "huge range": ("{% for i in range(10**12) %}x{% endfor %}", "the tokenizer's chat template fails (Range too big"),
-    "endless loops": (TEN_DEEP, "the tokenizer's chat template is not done after 1 seconds"),
-    "endless number": ("{{ 9**9**9 }}", "the tokenizer's chat template "),
-    "endless recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "the tokenizer's chat template fails ("),
-    "deep nesting": ("{% if a %}" * 5000 + "{% endif %}" * 5000, "the tokenizer's chat template fails ("),
 }
 ELSEWHERE = "/nonexistent/elsewhere"
 # settings that name code, files or hosts: the model loads as if they were not there
@@ -357,7 +170,7 @@ IGNORED: dict[str, Change] = {
     "an unknown tokenizer class": keys("tokenizer_config.json", tokenizer_class="os.system"),
     "a folder of templates": several(
         subfolder("additional_chat_templates"),
-        text("additional_chat_templates/evil.jinja", TEN_DEEP),
+        text("additional_chat_templates/evil.jinja", "{% evil %}"),
     ),
     "GPTQ's own config": text("quantize_config.json", '{"model_file_base_name": "/x"}'),
     "weights in links to another folder": several(
@@ -366,18 +179,12 @@ IGNORED: dict[str, Change] = {
     ),
     "weights in a proper index": sharded("part.safetensors"),
 }
-LIMITS = {"null": None, "zero": 0, "below zero": -1, "huge": 1e30, "a fraction": 300.5}
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with prompts and a small local model, up to and including fetch_model."""
     folder = tmp_path_factory.mktemp("good")
-    write_csv(folder / "prompts.csv", sample_rows(500)[::6])
-    save_small_model(folder / "lm")
-    write_params(folder, SMALL)
-    for stage in ("download", "filter", "fetch_model"):
-        run_stage(stage, folder)
+    make_good(folder)
     return folder
 
 
@@ -397,19 +204,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("attack", REFUSED_BY_FETCH)
 def test_fetch_says_in_one_line_what_is_wrong_and_loses_nothing(
-    work: Path, attack: str, offline: None, capfd: pytest.CaptureFixture[str]
+    work: Path, attack: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     change, expected = REFUSED_BY_FETCH[attack]
     change(work / "lm")
-    (work / "models/tiny/earlier").touch()
-    before = (work / "models/model.lock.json").read_bytes()
-    line = run_stage_error("fetch_model", work)
-    assert expected in line
+    assert expected in fetch_error(work)
     assert capfd.readouterr() == ("", "")  # neither from a logger nor from compiled code
-    assert len(line) < 700 and "/tmp" not in line.replace(str(work), "")
-    assert (work / "models/model.lock.json").read_bytes() == before
-    assert [path.name for path in (work / "models/tiny").iterdir()] == ["earlier"]
-    assert not list((work / "models").glob(".*"))
 
 
 @pytest.mark.parametrize("attack", REFUSED_BY_EXTRACT)
@@ -417,16 +217,6 @@ def test_extract_says_in_one_line_what_fetch_cannot_see(work: Path, attack: str)
     change, expected = REFUSED_BY_EXTRACT[attack]
     change(work / "lm")
     run_stage("fetch_model", work)
-    assert expected in run_stage_error("extract", work)
-
-
-@pytest.mark.parametrize("attack", REFUSED_TEMPLATES)
-def test_chat_templates_are_bounded(work: Path, attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, expected = REFUSED_TEMPLATES[attack]
-    monkeypatch.setattr(chat, "_SECONDS", 1.0 if "endless" in attack else 60.0)
-    template(source)(work / "lm")
-    run_stage("fetch_model", work)
-    write_params(work, SMALL | {"extract.prompt_format": "chat"})
     assert expected in run_stage_error("extract", work)
 
 
@@ -504,25 +294,6 @@ def test_a_file_that_may_not_be_read(work: Path) -> None:
 def test_a_lock_that_is_none(work: Path, content: str) -> None:
     (work / "models/model.lock.json").write_text(content)
     assert run_stage_error("extract", work).startswith("models/model.lock.json is not a lock of a model")
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_odd_limits_of_a_tokenizer_are_no_limits(work: Path, limit: str) -> None:
-    keys("tokenizer_config.json", model_max_length=LIMITS[limit])(work / "lm")
-    tokenizer = load_tokenizer(work / "lm")
-    assert input_limit(tokenizer, 64, None) == 64
-    assert input_limit(tokenizer, 1000, 500) == (300 if limit == "a fraction" else 500)
-    assert len(tokenise(tokenizer, ["p"], ["word " * 99], max_tokens=input_limit(tokenizer, 64)).ids[0]) == 64
-
-
-def test_a_chat_template_is_rendered_once_for_all_prompts(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    template("Once: " + CONTENT)(work / "lm")
-    tokenizer = load_tokenizer(work / "lm")
-    rendered = mock.Mock(wraps=chat._rendered)
-    monkeypatch.setattr(chat, "_rendered", rendered)
-    for _ in range(2):
-        tokenise(tokenizer, ["a", "b"], ["one", "two"], max_tokens=64, prompt_format="chat")
-    assert rendered.call_count == 1
 
 
 def test_too_little_memory_is_said_as_that(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
