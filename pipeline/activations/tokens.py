@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.activations.mask import candidates
 from pipeline.activations.chat import chat_frame
+from pipeline.activations.mask import candidates
 from pipeline.errors import UserError
 from pipeline.model.faults import explained
 from pipeline.progress import progress
