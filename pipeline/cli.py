@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import FileError, UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -65,7 +65,8 @@ def exit_on_user_error(action: Callable[[], object]) -> None:
 
 def _user_line(error: Exception) -> str | None:
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        text = f"{error.what}: run 'dvc repro' to make it" if isinstance(error, FileError) else str(error)
+        return " ".join(text.split())
     if any(_is_disk_full(cause) for cause in _chain(error)):
         return (
             f"the disk of {os.getcwd()} is full (or over its quota): free some space and run again; "

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from pipeline.errors import FileError
 
 METRIC_DECIMALS = 4
 
@@ -70,14 +70,21 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
     write_text(path, text.getvalue())
 
 
-def read_json(path: Path) -> Any:
-    """Raise UserError when the file is missing or not JSON."""
+def read_json(path: Path, remedy: str = "make it again") -> Any:
+    """Raise FileError with the remedy when the file is missing or not JSON."""
+    _check_is_file(path, remedy)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run 'dvc repro' to make it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}): run 'dvc repro' to make it again") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5000 digits, nested too deeply
+        raise FileError(f"{path} is not JSON ({error})", remedy) from None
+
+
+def _check_is_file(path: Path, remedy: str) -> None:
+    """Raise FileError when there is nothing, or something that reading might wait for, such as a pipe."""
+    if not path.exists():
+        raise FileError(f"{path} is missing", remedy)
+    if not path.is_file():
+        raise FileError(f"{path} is not a regular file", remedy)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -86,13 +93,14 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read one of the pipeline's own parquet files. Raise UserError when it is missing or damaged."""
+    """Read one of the pipeline's own parquet files. Raise FileError when it is missing or damaged."""
+    _check_is_file(path, "make it again")
     try:
         return pq.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run 'dvc repro' to make it") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run 'dvc repro'") from None
+        if getattr(error, "errno", None):  # the system's word, such as on permissions; pyarrow's own errors have none
+            raise
+        raise FileError(f"{path} is damaged ({error})") from None
 
 
 def sha256_of(path: Path, progress: Callable[[int], object] | None = None) -> str:
