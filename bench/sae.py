@@ -181,7 +181,7 @@ def ours(
         epochs=1,
         on_step=lambda *_: times.append(now(device)),
     )
-    sae.tensors = {name: tensor.to(device) for name, tensor in sae.tensors.items()}
+    sae.to(device)
 
     def reconstruct(x: Tensor) -> Tensor:
         latents = sae.encode(x)

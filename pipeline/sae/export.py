@@ -6,16 +6,17 @@ models/sae, and DIR/README.md, a model card. Each loads with SAELens: SAE.load_f
 """
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths
 from pipeline.cli import exit_on_user_error
-from pipeline.errors import UserError
+from pipeline.errors import FileError, UserError
 from pipeline.files import read_json, write_text
 from pipeline.model.lock import ModelLock
-from pipeline.sae.model import CONFIG, WEIGHTS
+from pipeline.sae.model import CONFIG, WEIGHTS, Sae
 
 CARD = """---
 library_name: saelens
@@ -42,13 +43,14 @@ with `SAE.load_from_disk("{example}")` of SAELens 6.
 def export(target: Path, license: str) -> list[str]:
     """Copy the SAEs below models/sae into `target` and write its model card; return their names, POINT/VARIANT.
 
-    Raises: UserError when `target` is not empty, or there is no SAE or no metrics of one.
+    Raises: UserError when `target` is not empty or cannot be made, the licence is no name of one, or there is no SAE or
+        no metrics of one.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} is there already and is not an empty folder: choose another one")
+    if not re.fullmatch(r"[A-Za-z0-9.+-]+", license):
+        raise UserError(f"license {license!r} is not allowed: give the name of one, such as cc-by-nc-4.0")
     folders = sorted(file.parent for file in paths.SAES.glob(f"*/*/{CONFIG}"))
     if not folders:
-        raise UserError(f"{paths.SAES} holds no SAE: run 'dvc repro' to train one")
+        raise FileError(f"{paths.SAES} holds no SAE")
     lock = ModelLock.read(paths.MODEL_LOCK)
     names = [folder.relative_to(paths.SAES).as_posix() for folder in folders]
     card = CARD.format(
@@ -60,6 +62,7 @@ def export(target: Path, license: str) -> list[str]:
         rows="\n".join(_row(name) for name in names),
         example=names[0],
     )
+    _make_empty(target)
     for folder, name in zip(folders, names, strict=True):
         (target / name).mkdir(parents=True)
         for file in (CONFIG, WEIGHTS):
@@ -68,15 +71,29 @@ def export(target: Path, license: str) -> list[str]:
     return names
 
 
+def _make_empty(folder: Path) -> None:
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if not taken:
+            folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{folder} cannot be made ({error}): choose another folder") from None
+    if taken:
+        raise UserError(f"{folder} is there already and is not an empty folder: choose another one")
+
+
 def _row(name: str) -> str:
-    config: dict[str, Any] = read_json(paths.SAES / name / CONFIG)
-    metrics: dict[str, Any] = read_json(paths.METRICS / "sae" / f"{name}.json")
-    held_out, fidelity = metrics["held_out"], metrics["fidelity"]
-    recovered = f"{fidelity['ce_recovered']:.3f}" if fidelity else ""
-    return (
-        f"| {name} | {config['architecture']} | {config['d_sae']} | {held_out['l0']:.1f} | {held_out['fvu']:.3f} "
-        f"| {held_out['dead_fraction']:.3f} | {recovered} |"
-    )
+    sae = Sae.load(paths.SAES / name)
+    file = paths.METRICS / "sae" / f"{name}.json"
+    metrics: dict[str, Any] = read_json(file)
+    try:
+        held_out, fidelity = metrics["held_out"], metrics["fidelity"] or {}
+        numbers = [held_out["l0"], held_out["fvu"], held_out["dead_fraction"], fidelity.get("ce_recovered")]
+    except (KeyError, TypeError, AttributeError):
+        raise FileError(f"{file} does not hold the metrics of an SAE") from None
+    # what is not a number was not defined, such as the FVU of activations that are all the same
+    cells = [f"{number:.3g}" if isinstance(number, int | float) else "" for number in numbers]
+    return " | ".join([f"| {name}", sae.architecture, str(sae.latents), *cells]) + " |"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """How well a sparse autoencoder reconstructs activations, how sparsely, and how its latents are used."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from pipeline.errors import UserError
+from pipeline.sae.check import check_tokens
 from pipeline.sae.model import Sae
 
 CHUNK = 2048  # tokens encoded at once
@@ -19,8 +22,9 @@ DENSITY_BINS = 4  # a factor of ten
 class Measurement:
     """What an SAE does on N tokens.
 
-    metrics: fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2; explained_variance: 1 - fvu;
-    cosine: mean cosine similarity of x and x'; l0: mean number of active latents a token, and its quantiles;
+    metrics: fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2, NaN where the activations are
+    all the same; explained_variance: 1 - fvu; cosine: mean cosine similarity of x and x'; l0: mean number of active
+    latents a token, and its quantiles;
     dead_fraction, dense_fraction: share of latents that are active on none of the N tokens, and on more than a tenth;
     encoder_decoder_cosine: mean over latents of the cosine similarity of encoder and decoder direction.
 
@@ -55,15 +59,21 @@ class Measurement:
 
 @torch.no_grad()
 def measure(sae: Sae, acts_ND: Tensor) -> Measurement:
-    """Metrics of `sae` on activations (N, width), N >= 1."""
-    mean = torch.zeros(sae.width, dtype=torch.float64)
+    """Metrics of `sae` on activations (N, width), N >= 1, which are moved to the SAE's device in parts.
+
+    Raises: UserError when there are none, or when they or their reconstruction are not finite.
+    """
+    check_tokens(acts_ND, "acts", sae.width)
+    if not len(acts_ND):
+        raise UserError("there are no activations to measure an SAE on: give some")
+    mean = torch.zeros(sae.width, dtype=torch.float64, device=sae.device)
     for rows in acts_ND.split(CHUNK):
-        mean += rows.double().sum(dim=0) / len(acts_ND)
+        mean += rows.to(sae.device).double().sum(dim=0) / len(acts_ND)
     error = variance = cosine = 0.0
-    fired = torch.zeros(sae.latents, dtype=torch.int64)
+    fired = torch.zeros(sae.latents, dtype=torch.int64, device=sae.device)
     active = []
     for rows in acts_ND.split(CHUNK):
-        x = rows.float()
+        x = rows.to(sae.device).float()
         latents = sae.encode(x)
         reconstruction = sae.decode(latents)
         error += (x - reconstruction).double().square().sum().item()
@@ -72,9 +82,11 @@ def measure(sae: Sae, acts_ND: Tensor) -> Measurement:
         firing = latents > 0
         active.append(firing.sum(dim=1))
         fired += firing.sum(dim=0)
+    if not math.isfinite(error):
+        raise UserError(f"what {sae} makes of the activations is not finite: train it again, or get another copy")
     fvu = error / variance if variance else float("nan")
-    l0 = torch.cat(active)
-    encoder_decoder = cosine_similarity(sae.tensors["W_enc"].T, sae.tensors["W_dec"])
+    l0, fired = torch.cat(active).cpu(), fired.cpu()
+    encoder_decoder = cosine_similarity(sae.tensors["W_enc"].T, sae.tensors["W_dec"]).cpu()
     metrics = {
         "tokens": len(acts_ND),
         "fvu": fvu,

@@ -1,24 +1,31 @@
 """A trained sparse autoencoder, and its file format: that of SAELens 6."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import FileError, UserError
 from pipeline.files import read_json, replacing, write_json
+from pipeline.sae.check import (
+    check_activations,
+    check_architecture,
+    check_config,
+    check_k,
+    checked_device,
+    checked_tensors,
+    shown,
+)
 from pipeline.sae.sparse import Active, sum_over_latents
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SPARSE = 1 / 16  # share of active latents up to which sums over them are faster than a product with all
 SAE_LENS_VERSION = "6.54.12"  # whose format this is
-TENSORS = {
-    "standard": {"W_enc", "b_enc", "W_dec", "b_dec"},
-    "topk": {"W_enc", "b_enc", "W_dec", "b_dec"},
-    "jumprelu": {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"},
-    "gated": {"W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec"},
-}
+REMEDY = f"give a folder with {CONFIG} and {WEIGHTS}, as Sae.save and SAELens write them"
 
 
 class Sae:
@@ -29,39 +36,74 @@ class Sae:
     `jumprelu` (what is above `threshold`), `gated` (what a gate with bias `b_gate` lets through).
     """
 
-    def __init__(self, architecture: str, tensors: dict[str, Tensor], k: int | None = None) -> None:
+    def __init__(self, architecture: str, tensors: Mapping[str, Tensor], k: int | None = None) -> None:
+        """The tensors may be of any float type. Raise UserError when they, or k, do not make such an SAE."""
+        check_architecture(architecture)
         self.architecture = architecture
-        self.tensors = tensors
+        self.tensors = checked_tensors(architecture, tensors)
+        self.width, self.latents = self.tensors["W_enc"].shape
+        check_k(architecture, k, self.latents)
         self.k = k
-        self.width, self.latents = tensors["W_enc"].shape
 
-    def encode(self, x_ND: Tensor) -> Tensor:
-        """Latents (N, latents) of activations (N, width), float32."""
+    def __repr__(self) -> str:
+        k = f", k {self.k}" if self.k is not None else ""
+        return f"Sae({self.architecture}{k}, width {self.width}, latents {self.latents}, device {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are, and what is encoded and decoded must be."""
+        return self.tensors["W_enc"].device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move it to the device, as torch.nn.Module does, and return it. Raise UserError when there is no such one."""
+        device = checked_device(device)
+        self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return self
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (..., latents) of activations (..., width) of any float type, float32.
+
+        A token's latents depend on that token alone. NaN and infinity are not looked for: as in any product, what
+        comes of them is not finite. Raise UserError when the shape, type or device is another.
+        """
+        check_activations(x, self.width, self.device, "what is to be encoded")
         tensors = self.tensors
-        pre = (x_ND.float() - tensors["b_dec"]) @ tensors["W_enc"]
+        pre = (x.float() - tensors["b_dec"]) @ tensors["W_enc"]
         if self.architecture == "gated":
             magnitude = pre * tensors["r_mag"].exp() + tensors["b_mag"]
             return (pre + tensors["b_gate"] > 0) * magnitude.relu()
         pre = (pre + tensors["b_enc"]).relu()
         if self.architecture == "topk":
             assert self.k is not None
-            values, indices = pre.topk(self.k, dim=1, sorted=False)
-            return pre.new_zeros(pre.shape).scatter(1, indices, values)
+            values, indices = pre.topk(self.k, dim=-1, sorted=False)
+            return pre.new_zeros(pre.shape).scatter(-1, indices, values)
         return pre * (pre > tensors["threshold"]) if self.architecture == "jumprelu" else pre
 
-    def decode(self, latents_NL: Tensor) -> Tensor:
-        """Reconstructed activations (N, width); where few latents are active, they alone cost."""
-        places = latents_NL.flatten().nonzero()[:, 0]
-        if len(places) > SPARSE * latents_NL.numel():
-            return latents_NL @ self.tensors["W_dec"] + self.tensors["b_dec"]
-        active = Active.of_places(places, *latents_NL.shape)
-        values = latents_NL.flatten()[places]
-        return sum_over_latents(active, values, self.tensors["W_dec"]) + self.tensors["b_dec"]
+    def decode(self, latents: Tensor) -> Tensor:
+        """Reconstructed activations (..., width) of latents (..., latents); where few are active, they alone cost.
 
-    def save(self, folder: Path) -> None:
+        Raise UserError as encode does.
+        """
+        check_activations(latents, self.latents, self.device, "what is to be decoded")
+        rows = latents.float().reshape(-1, self.latents)
+        return self._decode_rows(rows).reshape(*latents.shape[:-1], self.width) + self.tensors["b_dec"]
+
+    def _decode_rows(self, latents_NL: Tensor) -> Tensor:
+        """latents W_dec, (N, width)."""
+        values = latents_NL.flatten()
+        places = values.nonzero()[:, 0]
+        if len(places) > SPARSE * len(values):
+            return latents_NL @ self.tensors["W_dec"]
+        active = Active.of_places(places, *latents_NL.shape)
+        return sum_over_latents(active, values[places], self.tensors["W_dec"])
+
+    def save(self, folder: Path | str) -> None:
         """Write cfg.json and sae_weights.safetensors, which `SAE.load_from_disk` of SAELens reads."""
+        folder = Path(folder)
+        # copies: safetensors refuses tensors that share memory
+        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in self.tensors.items()}
         with replacing(folder / WEIGHTS) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, temporary)
+            save_file(tensors, temporary)
         config = {
             "architecture": self.architecture,
             "d_in": self.width,
@@ -78,33 +120,45 @@ class Sae:
         write_json(folder / CONFIG, config)
 
     @classmethod
-    def load(cls, folder: Path) -> "Sae":
-        """Raise UserError when the files are missing, damaged, or of an SAE that this class is not."""
-        config = read_json(folder / CONFIG)
+    def load(cls, folder: Path | str) -> "Sae":
+        """An SAE of Sae.save or SAELens. Raise UserError when the files are missing, damaged, or of another kind."""
+        folder = Path(folder)
+        config = read_json(folder / CONFIG, REMEDY)
+        tensors = _read_tensors(folder / WEIGHTS)
         try:
-            tensors = load_file(folder / WEIGHTS)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{folder / WEIGHTS} is missing or damaged ({error}): run 'dvc repro'") from None
-        architecture = config.get("architecture")
-        if architecture not in TENSORS:
-            raise UserError(
-                f"{folder / CONFIG}: architecture {architecture!r} is not known: use one of {', '.join(TENSORS)}"
-            )
-        if set(tensors) != TENSORS[architecture]:
-            odd = ", ".join(sorted(set(tensors) ^ TENSORS[architecture]))
-            raise UserError(f"{folder / WEIGHTS}: tensors missing or not known for {architecture}: {odd}")
-        if config.get("normalize_activations", "none") != "none":
-            raise UserError(f"{folder / CONFIG}: normalize_activations must be none: fold it into the weights first")
-        tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        if not config.get("apply_b_dec_to_input", True):
-            # x W + b = (x - b_dec) W + (b + b_dec W)
-            shift = tensors["b_dec"] @ tensors["W_enc"]
-            if architecture == "gated":
-                tensors["b_gate"] = tensors["b_gate"] + shift
-                tensors["b_mag"] = tensors["b_mag"] + shift * tensors["r_mag"].exp()
-            else:
-                tensors["b_enc"] = tensors["b_enc"] + shift
-        return cls(architecture, tensors, config.get("k"))
+            check_config(config, tensors)
+            architecture = config["architecture"]
+            tensors = _plain(architecture, checked_tensors(architecture, tensors), config)
+            return cls(architecture, tensors, config.get("k") if architecture == "topk" else None)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():  # a pipe would be waited for
+        raise FileError(f"{path} is missing or not a regular file", REMEDY)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} is damaged ({shown(str(error))})", REMEDY) from None
+
+
+def _plain(architecture: str, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of the same SAE without two options of SAELens."""
+    if architecture == "topk" and config.get("rescale_acts_by_decoder_norm"):
+        # the k largest of what each latent adds: as if the decoder's rows had norm 1
+        norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
+        tensors["W_enc"], tensors["b_enc"] = tensors["W_enc"] * norms, tensors["b_enc"] * norms
+        tensors["W_dec"] = tensors["W_dec"] / norms.clamp_min(torch.finfo(norms.dtype).tiny)[:, None]
+    if not config.get("apply_b_dec_to_input", True):
+        # x W + b = (x - b_dec) W + (b + b_dec W)
+        shift = tensors["b_dec"] @ tensors["W_enc"]
+        if architecture == "gated":
+            tensors["b_gate"] = tensors["b_gate"] + shift
+            tensors["b_mag"] = tensors["b_mag"] + shift * tensors["r_mag"].exp()
+        else:
+            tensors["b_enc"] = tensors["b_enc"] + shift
+    return tensors
 
 
 def fold(

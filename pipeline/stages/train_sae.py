@@ -89,7 +89,10 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> Sae:
     """The SAE at the variant's path. Raise UserError unless it is the one meant, and fits the activations."""
     folder = Path(str(params.path))
-    sae = Sae.load(folder)
+    try:
+        sae = Sae.load(folder)
+    except UserError as error:  # 'dvc repro' does not make this one
+        raise UserError(f"{PARAMS_FILE}: sae.variants.{variant}.path: {error}") from None
     found = sha256_of(folder / WEIGHTS)
     if found != params.sha256:
         raise UserError(
