@@ -1,5 +1,6 @@
 """Sparse autoencoders: they learn a sparse dictionary, keep to their sparsity, and load in SAELens."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_saes import ACTS, LATENTS, WIDTH, sae_of
+from small_saes import ARCHITECTURES as SAVED_AS
 from stage_code import ROOT
 from torch import Tensor
 
@@ -111,6 +114,63 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_half_precision_activations_train_as_well() -> None:
     sae = train_sae(TRAIN.half(), architecture="topk", width=128, k=ACTIVE, lr=2e-3, batch_size=512, epochs=5)
     assert measure(sae, HELD_OUT.half()).metrics["fvu"] < 0.3
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (0,), (300,), (3, 100), (2, 3, 50), (0, 4), (4, 0)], ids=str)
+@pytest.mark.parametrize("architecture", SAVED_AS)
+def test_tokens_are_encoded_one_by_one_whatever_axes_they_stand_on(architecture: str, leading: tuple[int, ...]) -> None:
+    sae = sae_of(architecture)
+    x = ACTS[: math.prod(leading)].reshape(*leading, WIDTH)
+    for given in (x, x.half(), x.bfloat16(), x.double()):
+        latents = sae.encode(given)
+        expected = torch.cat([torch.empty(0, LATENTS), *(sae.encode(token[None]) for token in given.view(-1, WIDTH))])
+        assert latents.shape == (*leading, LATENTS) and latents.dtype == torch.float32
+        torch.testing.assert_close(latents.view(-1, LATENTS), expected)
+        assert torch.equal(latents > 0, (expected > 0).view(latents.shape))
+        decoded = sae.decode(latents)
+        assert decoded.shape == x.shape and decoded.dtype == torch.float32
+        by_hand = latents @ sae.tensors["W_dec"] + sae.tensors["b_dec"]
+        torch.testing.assert_close(decoded, by_hand)
+    if architecture == "topk":
+        assert ((sae.encode(x) > 0).sum(dim=-1) <= 3).all()
+
+
+@pytest.mark.parametrize("leading", [(), (0,), (5,), (2, 5)], ids=str)
+def test_latents_of_which_none_or_few_are_active_are_decoded(leading: tuple[int, ...]) -> None:
+    sae = sae_of("standard")
+    latents = torch.zeros(*leading, LATENTS)
+    assert torch.equal(sae.decode(latents), sae.tensors["b_dec"].expand(*leading, WIDTH))
+    if latents.numel():
+        latents.view(-1)[4] = 2
+        torch.testing.assert_close(sae.decode(latents), latents @ sae.tensors["W_dec"] + sae.tensors["b_dec"])
+        torch.testing.assert_close(sae.decode(latents.half()), sae.decode(latents))
+
+
+@pytest.mark.parametrize("architecture", SAVED_AS)
+def test_nan_and_infinity_come_out_as_such(architecture: str) -> None:
+    sae = sae_of(architecture)
+    for value in (float("nan"), float("inf")):
+        x = ACTS[:4].clone()
+        x[2, 1] = value
+        finite = sae.decode(sae.encode(x)).isfinite().all(dim=1)
+        assert finite[[0, 1, 3]].all() and not finite[2]
+
+
+def test_an_sae_says_what_it_is_and_moves() -> None:
+    sae = sae_of("topk")
+    assert repr(sae) == "Sae(topk, k 3, width 6, latents 10, device cpu)"
+    assert repr(sae_of("gated")) == "Sae(gated, width 6, latents 10, device cpu)"
+    assert sae.to("cpu") is sae and sae.device == torch.device("cpu")
+    with pytest.raises(UserError, match="is on cpu and the SAE on meta: move one"):
+        sae_of("gated").to("meta").encode(ACTS)
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
+    sae = sae_of("gated")
+    sae.tensors["b_mag"] = sae.tensors["b_gate"]
+    sae.save(str(tmp_path))
+    again = Sae.load(str(tmp_path))
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in sae.tensors.items())
 
 
 def small_weights(rule: TopK, d: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -265,7 +325,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     train_sae(TRAIN[:500], architecture="topk", width=8, k=2, epochs=1).save(tmp_path)
     weights = tmp_path / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"sae_weights\.safetensors is missing or damaged"):
+    with pytest.raises(UserError, match=r"sae_weights\.safetensors is damaged"):
         Sae.load(tmp_path)
 
 

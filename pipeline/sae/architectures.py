@@ -141,7 +141,7 @@ class TopK(Architecture):
         """
         with torch.no_grad():
             numbers = dead.nonzero()[:, 0]
-            k = min(x_BD.shape[1] // 2, len(numbers), AUX_K)
+            k = min(max(x_BD.shape[1] // 2, 1), len(numbers), AUX_K)
             chosen = numbers[pre_BL[:, numbers].topk(k, dim=1, sorted=False).indices].sort(dim=1).values
             active = Active.of_rows(chosen, self.width)
             centred = x_BD - weights["b_dec"]

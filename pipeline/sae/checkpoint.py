@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.files import replacing
 
 if TYPE_CHECKING:
@@ -55,14 +56,15 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self, run: "Run") -> None:
-        """Put the saved state into `run`, if there is one of these settings."""
-        if self._path is None or not self._path.is_file():
+        """Put the saved state into `run`, if there is one of these settings.
+
+        Raises: UserError when the file is no checkpoint, which would be overwritten.
+        """
+        if self._path is None or not self._path.exists():
             return
-        with safe_open(self._path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["key"] != self._key:
-                return
-            saved: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, saved = self._read(self._path)
+        if metadata["key"] != self._key:
+            return
         numbers = json.loads(metadata["numbers"])
         run.step, run.stale_epochs, run.best_fvu = numbers["step"], numbers["stale_epochs"], float(numbers["best_fvu"])
         run.curve = [tuple(point) for point in numbers["curve"]]
@@ -80,6 +82,20 @@ class Checkpoint:
                 run.best[rest] = tensor.to(run.memory.last_fired.device)
             elif kind == "dial":
                 run.memory.dials[rest] = tensor
+
+    def _read(self, path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+        not_one = UserError(f"{path} is damaged, or is no checkpoint of train_sae: delete it, or name another file")
+        if not path.is_file():
+            raise not_one
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:
+            raise not_one from None
+        if not {"key", "numbers"} <= metadata.keys():
+            raise not_one
+        return metadata, saved
 
     def remove(self) -> None:
         if self._path is not None:

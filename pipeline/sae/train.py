@@ -11,11 +11,14 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.progress import progress
 from pipeline.sae.architectures import ARCHITECTURES, Architecture, Memory, Step, Weights
+from pipeline.sae.check import all_finite, check_tokens
 from pipeline.sae.checkpoint import Checkpoint
 from pipeline.sae.data import Activations
 from pipeline.sae.model import Sae, fold
+from pipeline.sae.settings import check_settings
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the steps
+LEAST_VARIANCE = 1e-9  # mean |x|^2 of scaled activations is about d, unless there is nothing to scale
 BETTER = 0.999  # an epoch that does not bring the held-out loss below this share of the best so far is in vain
 
 
@@ -72,13 +75,32 @@ def train_sae(
         on_step: called with step, fraction of variance unexplained, L0 and dead fraction; after resuming, first
             for all the steps that were made before.
 
-    Raises: UserError when there are no activations, or when training diverges; a checkpoint stays.
+    Raises: UserError when a setting is not allowed, when there are no activations, or all are the same, or some are
+        not finite, or when training diverges; a checkpoint stays.
     """
+    check_settings(
+        architecture=architecture,
+        width=width,
+        k=k,
+        lr=lr,
+        batch_size=batch_size,
+        epochs=epochs,
+        patience=patience,
+        aux_coefficient=aux_coefficient,
+        seed=seed,
+    )
+    if not isinstance(acts, Activations):
+        check_tokens(acts, "acts")
     data = acts if isinstance(acts, Activations) else Activations.of(acts)
     if data.tokens < 2:
         raise UserError("there are no activations to train an SAE on: use more or longer prompts")
+    if data.variance < LEAST_VARIANCE:
+        raise UserError("the activations to train an SAE on are all the same: use others")
     if held_out is not None:
+        check_tokens(held_out, "held_out", data.d)
         held_out = data.counted(held_out)
+        if not len(held_out):
+            raise UserError("held_out has no tokens: give some, or leave it out")
     batch_size = min(batch_size, data.tokens)
     peak = lr if lr is not None else 2e-4 / math.sqrt(width / 2**14)
     per_epoch = data.steps(batch_size)
@@ -109,6 +131,8 @@ def train_sae(
                     _keep_best(run, rule, data, held_out)
                 saved.save_if_due(run)
     weights = run.best or {name: weight.detach() for name, weight in run.weights.items()}
+    if not all_finite(weights):
+        raise _diverged(run.step, peak)
     with torch.no_grad():
         weights = _unit_decoder(weights)
         thresholds = rule.thresholds(weights, data.in_order(), data.tokens)
@@ -131,7 +155,7 @@ def _optimise(run: Run, rule: Architecture, x_BD: Tensor, window: int, lr: float
     step = rule.step(run.weights, x_BD, run.memory, window)
     fvu = step.fvu.item()
     if not math.isfinite(fvu) or not math.isfinite(step.loss.item()):
-        raise UserError(f"training diverged at step {run.step} with learning rate {lr:.2g}: lower the variant's lr")
+        raise _diverged(run.step, lr)
     step.loss.backward()
     decoder = run.weights["W_dec"]
     assert decoder.grad is not None
@@ -147,6 +171,10 @@ def _optimise(run: Run, rule: Architecture, x_BD: Tensor, window: int, lr: float
         rule.remember(run.memory, step, len(x_BD))
         dead = (run.memory.last_fired > window).float().mean().item()
     run.curve.append((run.step, round(fvu, 4), round(step.l0, 2), round(dead, 4)))
+
+
+def _diverged(step: int, lr: float) -> UserError:
+    return UserError(f"training diverged at step {step} with learning rate {lr:.2g}: lower the variant's lr")
 
 
 def _normalise(gradients: list[Tensor]) -> None:
