@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self, cast, get_args
 
 Site = Literal["resid_post", "layer_delta", "attn_out", "mlp_out"]
 SITES: tuple[Site, ...] = get_args(Site)
+ALLOWED = f"a point is SITE.LAYER with SITE one of {', '.join(SITES)} and LAYER from 0"
 
 
 @dataclass(frozen=True, order=True)
@@ -19,14 +20,17 @@ class Point:
     site: Site
     layer: int
 
+    def __post_init__(self) -> None:
+        if self.site not in SITES or type(self.layer) is not int or self.layer < 0:
+            raise ValueError(ALLOWED)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `SITE.LAYER`. Raise ValueError that names what is allowed."""
-        match = re.fullmatch(r"([a-z_]+)\.(0|[1-9][0-9]*)", text)
-        site = next((site for site in SITES if match and match[1] == site), None)
-        if match is None or site is None:
-            raise ValueError(f"a point is SITE.LAYER with SITE one of {', '.join(SITES)} and LAYER from 0")
-        return cls(site, int(match[2]))
+        match = re.fullmatch(r"([a-z_]+)\.(0|[1-9][0-9]{0,8})", text) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(ALLOWED)
+        return cls(cast(Site, match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.site}.{self.layer}"

@@ -30,6 +30,15 @@ def find_blocks(model: nn.Module, layers: int) -> nn.ModuleList:
     return lists[min(fitting, key=lambda name: name.count("."))]
 
 
+def block_at(blocks: nn.ModuleList, layer: int) -> nn.Module:
+    """The block of that number. Raise UserError when the model has none."""
+    if not 0 <= layer < len(blocks):
+        raise UserError(
+            f"layer {layer} is not there: the model has {len(blocks)} layers, so it is 0..{len(blocks) - 1}"
+        )
+    return blocks[layer]
+
+
 def find_sublayers(model: nn.Module, block: nn.Module) -> dict[str, nn.Module]:
     """The modules of `block` whose outputs are what attention and MLP add to the residual stream.
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pipeline.activations.blocks import find_blocks, find_sublayers, input_of, missing_site, tensor_of
+from pipeline.activations.blocks import block_at, find_blocks, find_sublayers, input_of, missing_site, tensor_of
+from pipeline.errors import UserError
 from pipeline.points import Point
 
 
@@ -20,7 +21,7 @@ class Capture:
     """
 
     def __init__(self, model: nn.Module, points: Sequence[Point]) -> None:
-        """Raise UserError that lists the modules when a site is not found."""
+        """Raise UserError when the model has no such layer, or when a site is not found; it then lists the modules."""
         self.model = model
         self.device: torch.device = model.device  # type: ignore[assignment]
         self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
@@ -34,7 +35,9 @@ class Capture:
         self._before: dict[Point, Tensor] = {}
 
     def _module_at(self, point: Point) -> nn.Module:
-        block = self._blocks[point.layer]
+        if not isinstance(point, Point):
+            raise UserError(f"{point!r} is not a Point: Point.parse makes one of text such as 'resid_post.2'")
+        block = block_at(self._blocks, point.layer)
         if point.site in ("resid_post", "layer_delta"):
             return block
         if point.layer not in self._sublayers:
