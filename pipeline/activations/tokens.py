@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -75,15 +75,21 @@ def tokenise(
     """Tokenise prompts, in order.
 
     Args:
+        prompt_ids: one for each prompt, no two the same: they tell the prompts apart from here on.
         max_tokens: longer inputs are cut at their end.
         prompt_format: `raw` is the prompt alone; `chat` and `chat_thinking` put it as a user's turn into the
             tokenizer's chat template, thinking off or on, up to where the answer would start.
         keep: `prompt` keeps the tokens of the prompt itself, `all` also those of the template.
 
-    Raises: UserError when the tokenizer has no chat template, ids and prompts do not match, or a prompt is left without
-        tokens.
+    Raises: UserError when ids and prompts do not belong together or are not text, when an option is not one of those,
+        when the tokenizer has no chat template, or a prompt is left without tokens.
     """
-    _check_ids(prompt_ids, prompts)
+    _check_prompts(prompt_ids, prompts)
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise UserError(f"max_tokens = {max_tokens!r} is not allowed: a whole number from 1 is")
+    for name, value, kind in (("prompt_format", prompt_format, PromptFormat), ("keep", keep, Keep)):
+        if value not in get_args(kind):
+            raise UserError(f"{name} = {value!r} is not allowed: one of {', '.join(get_args(kind))} is")
     if prompt_format != "raw" and not (tokenizer.chat_template and tokenizer.is_fast):
         what = "no chat template" if tokenizer.is_fast else "no fast version, which tells where tokens stand"
         raise UserError(f"the model's tokenizer has {what}: set extract.prompt_format to raw")
@@ -107,14 +113,29 @@ def tokenise(
     return PromptTokens(prompt_ids, ids, kept, sorted(added | set(tokenizer.all_special_ids)))
 
 
-def _check_ids(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
+def _check_prompts(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raise UserError unless these are as many ids as prompts, all text, and no id stands for two prompts."""
+    if isinstance(prompts, str) or isinstance(prompt_ids, str):
+        raise UserError("prompts and their ids are lists of text: put a single one into a list")
     if len(prompt_ids) != len(prompts):
         raise UserError(f"there are {len(prompt_ids)} prompt ids for {len(prompts)} prompts: give one for each")
     seen: set[str] = set()
-    for prompt_id in prompt_ids:
+    for number, (prompt_id, prompt) in enumerate(zip(prompt_ids, prompts, strict=True)):
+        for what, text in (("id", prompt_id), ("text", prompt)):
+            if not isinstance(text, str) or _is_broken(text):
+                raise UserError(f"the {what} of prompt {number} is {text!r:.60}: text of valid characters is expected")
         if prompt_id in seen:
-            raise UserError(f"prompt id {prompt_id!r} is given twice: give each prompt an id of its own")
+            raise UserError(f"prompt id {prompt_id!r:.60} stands for two prompts: give each its own")
         seen.add(prompt_id)
+
+
+def _is_broken(text: str) -> bool:
+    """Whether there are halves of surrogate pairs in it, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _encode(
