@@ -5,7 +5,7 @@ All run in one process, on the same prompts, model and machine, one after anothe
 usual_loop   dataset order, 16 prompts padded to the longest, output_hidden_states=True on the causal LM
 peer         the faster of TransformerLens's and SAELens's run_with_cache on the same batches as the usual loop,
              stopped after the layer: their way that gives the same activations prompt by prompt
-extractor    pipeline.activations.extract, written to disk
+extractor    extract of pipeline.activations, written to disk
 bound        bare forwards of the model cut after the layer, on the extractor's batches: no hooks, no writing
 
 Only the extractor writes; the others keep the rows in memory. Tokens are real ones, padding aside.
@@ -32,7 +32,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
-from pipeline.activations.extract import extract
+from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptTokens
 from pipeline.points import Point

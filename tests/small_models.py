@@ -11,7 +11,7 @@ from stores import everything
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline.activations.extract import extract
+from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptTokens, tokenise
 from pipeline.points import Point

@@ -4,8 +4,9 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# they decide nothing of what a stage writes: one checks the other sections before it starts, one keeps how long it took
-ASIDE = {"pipeline.params.root", "pipeline.timings"}
+# they decide nothing of what a stage writes: one checks the other sections before it starts, one keeps how long it
+# took, and two packages name, for other programs, what files of theirs hold
+ASIDE = {"pipeline.params.root", "pipeline.timings", "pipeline.activations", "pipeline.sae"}
 
 
 def imported_files(module: str) -> set[str]:

@@ -25,7 +25,7 @@ from small_models import (
 from stores import everything
 
 from pipeline.activations.compare import relative_errors
-from pipeline.activations.extract import extract
+from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import tokenise
 from pipeline.errors import UserError

@@ -1,11 +1,29 @@
 """Activations of prompt sets: `extract` writes them, `ActivationStore` reads them.
 
-from pipeline.activations.extract import extract
-from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import tokenise
-from pipeline.points import Point
+from pathlib import Path
+from pipeline.activations import ActivationStore, Point, extract, tokenise
 
 tokens = tokenise(tokenizer, prompt_ids, prompts, max_tokens=768)
 extract(model, tokens, [Point.parse("resid_post.18")], Path("acts"), batch_tokens=896)
 acts_ND = ActivationStore(Path("acts"), "resid_post.18").read()
 """
+
+from typing import TYPE_CHECKING
+
+from pipeline.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from pipeline.activations.extraction import extract
+    from pipeline.activations.store import ActivationStore
+    from pipeline.activations.tokens import tokenise
+    from pipeline.points import Point
+else:
+    _HOMES = {
+        "ActivationStore": "pipeline.activations.store",
+        "Point": "pipeline.points",
+        "extract": "pipeline.activations.extraction",
+        "tokenise": "pipeline.activations.tokens",
+    }
+    __getattr__, __dir__ = on_demand(__name__, _HOMES)
+
+__all__ = ["ActivationStore", "Point", "extract", "tokenise"]

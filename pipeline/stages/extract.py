@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline import paths
 from pipeline.activations.compare import relative_errors
-from pipeline.activations.extract import extract
+from pipeline.activations.extraction import extract
 from pipeline.activations.ranks import local_device
 from pipeline.activations.tokens import input_limit, tokenise
 from pipeline.cli import run_stage
