@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
+from pipeline.activations.extraction import extract
 from safetensors.torch import load_file, save_file
 from small_models import PROMPTS, WIDTH, embeddings, small_model, tokens_of
 from stores import everything, written_store
@@ -18,7 +19,6 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.activations.compare import relative_errors
-from pipeline.activations.extract import extract
 from pipeline.activations.mask import OUTLIER_NORM, candidates, counted, norm_limit, norms_of
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptTokens, tokenise
@@ -117,7 +117,7 @@ def test_extract_finds_them_says_how_many_and_keeps_their_limit(tmp_path: Path) 
 def test_prompt_ids_that_do_not_tell_the_prompts_apart_are_refused() -> None:
     from small_models import TOKENIZER
 
-    with pytest.raises(UserError, match="prompt id 'a' is given twice: give each prompt an id of its own"):
+    with pytest.raises(UserError, match=r"prompt id .a. stands for two prompts: give each its own"):
         tokenise(TOKENIZER, ["a", "b", "a"], PROMPTS[:3], max_tokens=20)
     with pytest.raises(UserError, match="there are 2 prompt ids for 3 prompts: give one for each"):
         tokenise(TOKENIZER, ["a", "b"], PROMPTS[:3], max_tokens=20)
@@ -217,15 +217,15 @@ def test_a_prompt_of_which_nothing_counts_has_no_features(tmp_path: Path) -> Non
     rows[3:5] *= 1e4
     store = written_store(tmp_path, POINT, [np.array([1, 2, 3]), np.array([4, 5]), np.array([6, 7, 8, 9])], [rows], 99)
     assert store.counted.tolist() == [False, True, True, False, False, False, True, True, True]
+    sae = Sae(
+        "standard",
+        {"W_enc": torch.eye(4), "b_enc": torch.zeros(4), "W_dec": torch.eye(4), "b_dec": torch.zeros(4)},
+    )
     for pooling, features in pooled(store, store.prompt_ids, list(POOLINGS), lambda x: {"x": x})["x"].items():
         assert features[1].tolist() == [0.0] * 4 and np.abs(features[[0, 2]]).min() > 0, pooling
         linear = Linear(pooling, np.ones(4), 0.5)
         assert linear.logit(np.empty((0, 4))) == 0.5 and linear.contributions(np.empty((0, 4))).shape == (0, 4)
-        sae = Sae(
-            "standard",
-            {"W_enc": torch.eye(4), "b_enc": torch.zeros(4), "W_dec": torch.eye(4), "b_dec": torch.zeros(4)},
-        )
-        latents = pooled(store, store.prompt_ids, [pooling], lambda x, sae=sae: {"f": sae.encode(x)})["f"][pooling]
+        latents = pooled(store, store.prompt_ids, [pooling], lambda x: {"f": sae.encode(x)})["f"][pooling]
         difference = mean_difference(Firing.of(store, sae), pooling, np.array([1, 1, 0]) > 0, np.array([0, 0, 1]) > 0)
         np.testing.assert_allclose(difference, latents[:2].mean(0) - latents[2], rtol=1e-5)
 
@@ -268,12 +268,11 @@ def plant(folder: Path, factor: float) -> None:
     rows[torch.from_numpy(places)] = directions.to(rows)
     file.unlink()
     save_file({"activations": rows}, file)
-    norms = norms_of(rows)
     index = pq.read_table(root / "tokens.parquet")
     manifest = json.loads((root / POINT / "manifest.json").read_text())
     candidate = candidates(index["position"].to_numpy(), index["token_id"].to_numpy(), manifest["special_ids"])
-    save_file({"norms": norms}, root / POINT / "norms.safetensors")
-    manifest["norm_limit"] = norm_limit(norms.numpy(), candidate)
+    save_file({"norms": norms_of(rows)}, root / POINT / "norms.safetensors")
+    manifest["norm_limit"] = norm_limit(norms_of(rows).numpy(), candidate)
     (root / POINT / "manifest.json").write_text(json.dumps(manifest))
 
 
