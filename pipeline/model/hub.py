@@ -38,7 +38,7 @@ def fetch_hub_model(repo: str, commit: str) -> Path:
     """
     from pipeline.hub import fetch  # not at the top: local models need no hub
 
-    return fetch(repo, commit, "model", MODEL_FILES, ignore=["*/*"])
+    return fetch(repo, commit, "model", MODEL_FILES, ignore=["*/*"]).directory
 
 
 def model_files(directory: Path) -> list[Path]:

@@ -7,10 +7,8 @@ import pyarrow as pa
 from pipeline import paths
 from pipeline.cli import run_stage
 from pipeline.files import write_metrics, write_table
-from pipeline.hub import resolve_commit
 from pipeline.params.base import read
 from pipeline.params.data import DataParams
-from pipeline.prompts.hub import load_hub_prompts
 from pipeline.prompts.local import load_local_prompts
 from pipeline.prompts.raw import to_raw_table
 from pipeline.prompts.sample import sample_prompts
@@ -63,6 +61,9 @@ def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
         return sample_prompts(data.sample_rows, seed), "sample", None
     if data.source == "local":
         return load_local_prompts(Path(data.path)), Path(data.path).name, None
+    from pipeline.hub import resolve_commit  # not at the top: other sources need no network
+    from pipeline.prompts.hub import load_hub_prompts
+
     commit = resolve_commit(data.repo, data.revision, "dataset")
     return load_hub_prompts(data.repo, commit, data.split), data.repo, commit
 

@@ -10,7 +10,6 @@ from typing import Any
 from pipeline import paths
 from pipeline.cli import run_stage
 from pipeline.files import write_metrics
-from pipeline.hub import resolve_commit
 from pipeline.model.checkpoint import describe
 from pipeline.model.hub import fetch_hub_model
 from pipeline.model.lock import ModelLock, hash_files
@@ -39,6 +38,8 @@ def main() -> None:
         elif model.source == "local":
             directory = Path(model.path)
         else:
+            from pipeline.hub import resolve_commit  # not at the top: other sources need no network
+
             repo, commit = model.repo, resolve_commit(model.repo, model.revision, "model")
             directory = fetch_hub_model(repo, commit)
         facts, files = describe(directory), hash_files(directory)
