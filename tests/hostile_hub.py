@@ -128,7 +128,7 @@ class _Handler(StreamRequestHandler):
             self.wfile.write(http(status="404 Not Found", X_Error_Code="EntryNotFound"))
         elif range_:
             start, size = int(range_.removeprefix("bytes=").rstrip("-")), len(files[stage])
-            part = {"Content_Range": f"bytes {start}-{size - 1}/{size}"}
+            part: dict[str, Any] = {"Content_Range": f"bytes {start}-{size - 1}/{size}"}
             self.wfile.write(http(files[stage][start:], "206 Partial Content", **part))
         else:
             self.wfile.write(http(files[stage]))

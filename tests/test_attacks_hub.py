@@ -21,7 +21,7 @@ NOT_A_HUB = "does not answer like a Hugging Face hub"
 OUTSIDE = "../../../../secret.csv"  # from a blob or a snapshot's file, a file outside the cache
 
 
-def tree(*entries: Any, **headers: str) -> Answer:
+def tree(*entries: Any, **headers: Any) -> Answer:
     return Answer(http(json.dumps(entries).encode(), **headers))
 
 
@@ -155,7 +155,7 @@ TREES = {
         ]
     },
 }
-LINKED = {"X_Linked_Etag": f'"{OUTSIDE}"', "X_Linked_Size": "-5", "X_Repo_Commit": OUTSIDE}
+LINKED: dict[str, Any] = {"X_Linked_Etag": f'"{OUTSIDE}"', "X_Linked_Size": "-5", "X_Repo_Commit": OUTSIDE}
 FILES = {
     "ETag that leads out": (Answer(http(WEIGHTS, ETag=f'"{OUTSIDE}"')), ""),
     "linked ETag that leads out": (Answer(http(WEIGHTS, **LINKED)), ""),

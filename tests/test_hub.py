@@ -312,6 +312,11 @@ def test_no_network(tmp_path: Path, kind: str, revision: str) -> None:
     assert f"set {SECTION[kind]}.source to {'sample' if kind == 'dataset' else 'tiny'} or local" in line
 
 
+@pytest.mark.parametrize("endpoint", ["hub", "ftp://127.0.0.1", "http://127.0.0.1:99999", "https://"])
+def test_address_that_no_hub_has(tmp_path: Path, endpoint: str) -> None:
+    assert f"{endpoint.rstrip('/')} cannot be reached" in Machine(tmp_path, endpoint).error("model", SMALL["model"])
+
+
 def test_offline_mode_without_a_cache(machine: Machine) -> None:
     assert "HF_HUB_OFFLINE" in machine.error("model", SMALL["model"], HF_HUB_OFFLINE="1")
 

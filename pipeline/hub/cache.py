@@ -108,8 +108,15 @@ class Cache:
 
     def _inside(self, path: Path) -> Path:
         """A path with all links followed, which is in the cache."""
-        resolved = path.resolve()
-        if not any(resolved.is_relative_to(each.resolve()) for each in (Path(constants.HF_HUB_CACHE), self._folder)):
+        try:
+            resolved = path.resolve()
+            roots = [
+                Path(constants.HF_HUB_CACHE).resolve(),
+                self._folder.resolve(),
+            ]  # either may be a link of the user's
+        except (OSError, RuntimeError):  # links in a circle
+            roots = []
+        if not any(resolved.is_relative_to(root) for root in roots):
             raise UserError(
                 f"{path} leads out of the Hugging Face cache: delete it (or the link among its folders), and run again"
             )

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import aiohttp
 import certifi
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants
 from yarl import URL
 
 from pipeline.errors import UserError
@@ -45,6 +45,12 @@ class Client:
 
     def __init__(self, repo: Repo, revision: str) -> None:
         self.repo, self.revision = repo, revision
+        try:
+            self._hub = URL(constants.ENDPOINT).origin()
+        except ValueError as error:
+            raise repo.unreachable(error) from None
+        from huggingface_hub import get_token  # not at the top: it fails where HF_ENDPOINT is no address
+
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
         self._token = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -169,7 +175,7 @@ class Client:
         return url
 
     def _is_hub(self, url: URL) -> bool:
-        return url.origin() == URL(constants.ENDPOINT).origin()
+        return url.origin() == self._hub
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         status, headers = response.status, response.headers

@@ -34,7 +34,7 @@ def load_hub_prompts(repo: str, commit: str, split: str) -> pa.Table:
             raise ValueError("it has no such files")
         if split not in splits:
             raise UserError(
-                f"data.split = {split} is not a split of dataset {repo}: set it to one of {', '.join(splits)}"
+                f"data.split = {split} is not a split of dataset {repo}: set it to one of {', '.join(splits)[:200]}"
             )
         tables = [_read(snapshot.directory, name) for name in splits[split]]
         return pa.concat_tables(tables, promote_options="permissive")
