@@ -1,13 +1,10 @@
 """Datasets and models from the hub, against a small one on a loopback port: what arrives, what is said."""
 
 import json
-import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_machine import Machine, closed_port
 from hub_server import COMMIT, Faults, Hub, serving
 from safetensors.numpy import save_file
+from stage_code import ROOT
 
 from pipeline.model.hub import model_files
 
-ROOT = Path(__file__).parent.parent
 MEBI = 1 << 20
 KINDS = ["dataset", "model"]
 SECTION = {"dataset": "data", "model": "model"}
@@ -32,29 +30,6 @@ ROWS = [
     {"prompt": "Two\nlines, one prompt", "source": "made", "cluster": "3"},
     {"prompt": "NA", "source": "made", "cluster": "5"},
 ]
-
-# the libraries read their environment when they are imported, so each run is a process of its own
-DRIVER = """
-import json, sys
-import pipeline.hub.download
-pipeline.hub.download.PAUSE_SECONDS = 0.01
-from pipeline.cli import exit_on_user_error
-
-def main():
-    from pipeline.hub import resolve_commit
-    kind, repo, revision, split = sys.argv[1:]
-    commit = resolve_commit(repo, revision, kind)
-    if kind == "dataset":
-        from pipeline.prompts.hub import load_hub_prompts
-        table = load_hub_prompts(repo, commit, split)
-        print(json.dumps({"commit": commit, "rows": table.to_pylist()}))
-    else:
-        from pipeline.model.hub import fetch_hub_model, model_files
-        directory = fetch_hub_model(repo, commit)
-        print(json.dumps({"commit": commit, "files": [str(file) for file in model_files(directory)]}))
-
-exit_on_user_error(main)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -108,70 +83,9 @@ def hub(repos: dict[str, Path]) -> Iterator[Hub]:
         yield running
 
 
-@dataclass
-class Machine:
-    """A machine with an empty Hugging Face cache that asks a hub."""
-
-    home: Path
-    endpoint: str
-
-    def run(
-        self, kind: str, repo: str, revision: str = "main", split: str = "train", **environment: str
-    ) -> "subprocess.CompletedProcess[str]":
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")
-        }
-        return subprocess.run(
-            [sys.executable, "-c", DRIVER, kind, repo, revision, split],
-            env={
-                **inherited,
-                "PYTHONPATH": str(ROOT),
-                "HF_ENDPOINT": self.endpoint,
-                "HF_HOME": str(self.home),
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_ETAG_TIMEOUT": "1",
-                "HF_HUB_DOWNLOAD_TIMEOUT": "2",
-                **environment,
-            },
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    def fetch(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        """The result of a run that succeeds."""
-        done = self.run(*arguments, **environment)
-        assert (done.returncode, done.stderr) == (0, "")
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
-
-    def error(self, *arguments: str, **environment: str) -> str:
-        """The one line of a run that fails."""
-        done = self.run(*arguments, **environment)
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in done.stderr
-        assert done.returncode == 2
-        return lines[0]
-
-    def cached(self, name: str) -> list[Path]:
-        """Where a file stands in the cache."""
-        return [path for path in self.home.rglob(name) if path.is_file()]
-
-
 @pytest.fixture
 def machine(hub: Hub, tmp_path: Path) -> Machine:
     return Machine(tmp_path, hub.endpoint)
-
-
-def _closed_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def _assert_whole(result: dict[str, Any], kind: str, repo: str, repos: dict[str, Path]) -> None:
@@ -201,7 +115,7 @@ def test_commit_is_fetched_and_then_needs_no_hub(
 ) -> None:
     environment = {} if symlinks else {"HF_HUB_DISABLE_SYMLINKS": "1"}
     _assert_whole(machine.fetch(kind, SMALL[kind], COMMIT, **environment), kind, SMALL[kind], repos)
-    machine.endpoint = _closed_port()
+    machine.endpoint = closed_port()
     _assert_whole(machine.fetch(kind, SMALL[kind], COMMIT, **environment), kind, SMALL[kind], repos)
 
 
@@ -306,7 +220,7 @@ def test_chunk_storage_is_left_aside_for_whole_files(hub: Hub, machine: Machine,
 
 @pytest.mark.parametrize(("kind", "revision"), [("dataset", "main"), ("model", "main"), ("model", COMMIT)])
 def test_no_network(tmp_path: Path, kind: str, revision: str) -> None:
-    endpoint = _closed_port()
+    endpoint = closed_port()
     line = Machine(tmp_path, endpoint).error(kind, SMALL[kind], revision)
     assert f"{endpoint} cannot be reached" in line
     assert f"set {SECTION[kind]}.source to {'sample' if kind == 'dataset' else 'tiny'} or local" in line
@@ -375,7 +289,7 @@ def test_short_file_is_refused_and_fetched_anew(hub: Hub, machine: Machine, repo
 
 def test_other_commit_in_the_cache_is_not_taken(machine: Machine) -> None:
     machine.fetch("dataset", SMALL["dataset"], COMMIT)
-    machine.endpoint = _closed_port()
+    machine.endpoint = closed_port()
     assert "cannot be reached" in machine.error("dataset", SMALL["dataset"], "e" * 40)
 
 
@@ -384,7 +298,7 @@ def test_file_damaged_in_the_cache_is_found_without_the_hub(machine: Machine) ->
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.resolve().write_bytes(content)
-    machine.endpoint = _closed_port()
+    machine.endpoint = closed_port()
     assert "model.safetensors in the cache differs" in machine.error("model", SMALL["model"], COMMIT)
 
 
@@ -405,5 +319,5 @@ def test_incomplete_cache_is_not_used_without_the_hub(machine: Machine, listed: 
     weights.unlink()
     if not listed:  # as older versions of huggingface_hub leave it
         next(machine.home.rglob(f"trees/{COMMIT}.json")).unlink()
-    machine.endpoint = _closed_port()
+    machine.endpoint = closed_port()
     assert f"{machine.endpoint} cannot be reached" in machine.error("model", SMALL["model"], COMMIT)

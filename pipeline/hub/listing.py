@@ -78,7 +78,7 @@ class RepoFile(_Strict):
         return self.lfs_sha256 or self.blob_id
 
     def hasher(self) -> Any:
-        return hashlib.sha256() if self.lfs_sha256 else hashlib.sha1(b"blob %d\0" % self.size)
+        return hashlib.sha256() if self.lfs_sha256 else hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
     def is_whole(self, path: Path, update: Callable[[int], object]) -> bool:
         """Whether a file on disk has the size and the digest; `update` is told the bytes of each piece read."""
