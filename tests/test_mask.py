@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
-from pipeline.activations.extraction import extract
 from safetensors.torch import load_file, save_file
 from small_models import PROMPTS, WIDTH, embeddings, small_model, tokens_of
 from stores import everything, written_store
@@ -19,6 +18,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.activations.compare import relative_errors
+from pipeline.activations.extraction import extract
 from pipeline.activations.mask import OUTLIER_NORM, candidates, counted, norm_limit, norms_of
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import PromptTokens, tokenise
