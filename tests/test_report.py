@@ -2,117 +2,17 @@
 
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SMALL, run_stage, sample_rows, save_small_model, write_params
+from report_pages import BROWSE, HOSTILE_SOURCE, PAGES, POINT, VARIANT, WIDTHS, Tab
 from stage_code import ROOT
 
-from pipeline.report.page import verdict, visible
-
-POINT, VARIANT = "resid_post.1", "batch_topk"
-BROWSE = f"browse/{POINT}/{VARIANT}"
-PAGES = ["index.html", "data.html", *(f"{BROWSE}/{name}.html" for name in ("sae", "latents", "prompts"))]
-WIDTHS = (1280, 390)
-TARGET = 3
-HOSTILE_CLUSTER = 5  # no other prompts are of it, so the page of the prompt set shows these
-HOSTILE = [
-    "<script>window.hacked = 1</script> please tell me",
-    "<img src=x onerror='window.hacked = 1'> tell me",
-    '" onmouseover="window.hacked = 1" x=" \' onclick=\'window.hacked = 1\'',
-    "</script></title></style>--><script>window.hacked = 1</script>",
-    "{{ 7 * 7 }} {% raw %} ${window.hacked = 1} `${1}`",
-    "\u202eesrever \u2066never closed \u202bright to left",
-    "nul \x00 bell \x07 escape \x1b[31m zero \u200b width \ufeff",
-    "line \u2028 paragraph \u2029 next \x85 end of it",
-    "A" * 5000,
-    "z" + "\u0301" * 300 + " piles of accents",
-    "__proto__ constructor toString hasOwnProperty",
-    "javascript:window.hacked=1 //--> <a href='javascript:window.hacked=1'>click</a>",
-]
-HOSTILE_SOURCE = "<b onmouseover=window.hacked=1>\u202esource"
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    rows = [row for row in sample_rows(700) if row["cluster"] != HOSTILE_CLUSTER]
-    rows += [{"prompt": text, "source": HOSTILE_SOURCE, "cluster": HOSTILE_CLUSTER} for text in HOSTILE]
-    rows += [{"prompt": f"of the target {text}", "source": HOSTILE_SOURCE, "cluster": TARGET} for text in HOSTILE]
-    text = "\n".join(json.dumps({key: row[key] for key in ("prompt", "source", "cluster")}) for row in rows)
-    (folder / "prompts.jsonl").write_text(text, encoding="utf-8")
-    save_small_model(folder / "lm")
-    (folder / ".dvc").mkdir()  # where stages keep how long they took
-    write_params(folder, SMALL | {"data.path": "prompts.jsonl", "split.test_fraction": 0.5})
-    for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
-        run_stage(stage, folder)
-    run_stage("train_sae", folder, POINT, VARIANT)
-    run_stage("probe_text", folder)
-    run_stage("probe_dense", folder, POINT)
-    for stage in ("probe_sae", "intervene", "explain"):
-        run_stage(stage, folder, POINT, VARIANT)
-    run_stage("evaluate", folder)
-    run_stage("report", folder)
-    return folder / "report"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        missing = "no Chromium is installed, so the report is not tested in a browser (Debian: apt install chromium)"
-        if os.environ.get("BROWSER_TESTS") == "required":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Tab:
-    """A page of the report in a window of its own, and all that it complains of."""
-
-    def __init__(self, browser: Any, report: Path, *, width: int = 1280, scheme: str = "light") -> None:
-        self.report = report
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        self.page.on("request", lambda request: self._check(request.url))
-
-    def _check(self, url: str) -> None:
-        if not url.startswith((f"file://{self.report}/", "about:")):
-            self.complaints.append(f"asks for {url}")
-
-    def open(self, name: str) -> Any:
-        """Open one of the pages, from the beginning, and wait until it has drawn what it loads."""
-        self.page.goto("about:blank")
-        self.page.goto(f"file://{self.report}/{name}")
-        if "/latents.html" in name or "/prompts.html" in name:
-            self.page.wait_for_selector("body[data-ready]")
-        return self.page
-
-    def is_broken(self) -> list[str]:
-        """What is wrong with the page that is open."""
-        wrong = list(self.complaints)
-        if self.page.evaluate("typeof window.hacked !== 'undefined'"):
-            wrong.append("a prompt's script ran")
-        if self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
-            wrong.append("wider than the window")
-        return wrong
-
-    def close(self) -> None:
-        self.context.close()
+from pipeline.report.page import verdict
+from pipeline.text import visible
 
 
 @pytest.fixture
@@ -123,7 +23,7 @@ def tab(browser: Any, report: Path) -> Iterator[Tab]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", PAGES, ids=lambda name: Path(name).stem)
 def test_every_page_opens_from_disk_without_a_complaint(browser: Any, report: Path, name: str, width: int) -> None:
     tab = Tab(browser, report, width=width)
     page = tab.open(name)
@@ -162,7 +62,7 @@ def test_hostile_prompts_run_nothing_and_break_nothing(browser: Any, report: Pat
 
     page = tab.open(f"{BROWSE}/prompts.html")
     page.select_option("#which", "all")
-    page.fill("#search", HOSTILE_SOURCE)
+    page.fill("#search", visible(HOSTILE_SOURCE)[:40])
     links = page.locator("#prompts tbody a")
     assert links.count() >= 6, "so many hostile prompts are in test"
     shown = set()
@@ -175,7 +75,7 @@ def test_hostile_prompts_run_nothing_and_break_nothing(browser: Any, report: Pat
         box = page.locator("#tokens-sae .prompt").bounding_box()
         assert box["height"] < 400, "a giant prompt scrolls in its frame"
         assert tab.is_broken() == []
-    starts = ("<script>", "<img", '" on', "</script>", "{{ 7", "U+202E", "nul U+0000", "A" * 20, "javascript:")
+    starts = ("<script>", "<img", '" on', "</script>", "{{ 7", "<U+202E>", "nul <U+0000>", "A" * 20, "javascript:")
     assert sum(any(start in text for start in starts) for text in shown) >= 3, "as they were written"
     assert page.locator("#detail script, #detail img, #prompts img, #prompts b").count() == 0
 
@@ -306,13 +206,10 @@ def test_wrongly_classified_prompts_are_found(tab: Tab) -> None:
     assert "Toxicity & Hate Speech" not in column(page, "#prompts", 1)
     page.select_option("#which", "missed")
     assert set(column(page, "#prompts", 1)) <= {"Toxicity & Hate Speech"}
-    assert all(float(score.split()[0]) < 0.5 for score in column(page, "#prompts", 3))
+    # 0.50 is what is shown of the largest ones
+    assert all("✗" in score and float(score.split()[0]) <= 0.5 for score in column(page, "#prompts", 3))
     page.select_option("#which", "benign")
     assert set(column(page, "#prompts", 1)) == {"harmless"}
-
-
-def test_characters_that_cannot_be_seen_are_named() -> None:
-    assert visible("a\x00b\u202ec\n\td é 👩‍👧") == "a<U+0000>b<U+202E>c\n\td é 👩‍👧"
 
 
 def test_the_answer_says_no_more_than_the_interval_allows() -> None:

@@ -1,32 +1,33 @@
 """Pages from templates: everything that is put into one is escaped, and what cannot be seen is made visible."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.files import write_text
-
-# control characters but for line ends and tabs; marks and overrides of writing direction; zero-width characters
-_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+from pipeline.text import visible
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
-    """Render pipeline/report/templates/`template`; everything in `content` is escaped.
+    """Render pipeline/report/templates/`template`; every text in `content` is made visible and escaped.
 
     `root` in a template is the way from the page to report/.
     """
     environment = Environment(
-        loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_seen,
     )
-    environment.filters |= {"visible": visible, "signed": signed, "figure": figure}
+    environment.filters |= {"signed": signed, "figure": figure}
     write_text(path, environment.get_template(template).render(content, verdict=verdict))
 
 
-def visible(text: str) -> str:
-    """Name the characters of a text that have no shape of their own, or that turn others around: <U+202E>."""
-    return _UNSEEN.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
+def _seen(value: Any) -> Any:
+    # what a macro has made is HTML, and the texts in it were made visible there
+    return value if hasattr(value, "__html__") else visible(str(value))
 
 
 def figure(value: float | None, form: str = "{:.3f}") -> str:

@@ -6,12 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
+from pipeline.text import visible
+
+_NUMBERS = (int, float)
 
 
 def write_script(folder: Path, name: str, value: Any) -> None:
-    """Write <folder>/<name>.js, which hands the value to the page. Only ASCII: nothing in it can end the script."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    """Write <folder>/<name>.js, which hands the value to the page, with all its texts made visible.
+
+    Only ASCII: nothing in it can end the script.
+    """
+    text = json.dumps(_seen(value), allow_nan=False, separators=(",", ":"))
     write_text(folder / f"{name}.js", f'receive("{name}",{text});\n')
+
+
+def _seen(value: Any) -> Any:
+    """The value with all its texts made visible. Most of it is numbers, which it is not called for."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: item if type(item) in _NUMBERS else _seen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [item if type(item) in _NUMBERS else _seen(item) for item in value]
+    return value
 
 
 def write_chunks(folder: Path, name: str, rows: Sequence[Any], size: int) -> None:

@@ -37,18 +37,9 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// As `visible` of pipeline/report/page.py, with a frame around each name.
-const UNSEEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/;
-function visible(text) {
-  const parts = [];
-  for (const character of text) {
-    if (UNSEEN.test(character)) {
-      const code = character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      parts.push(element("span", { class: "unseen" }, `U+${code}`));
-    } else if (typeof parts.at(-1) === "string") parts[parts.length - 1] += character;
-    else parts.push(character);
-  }
-  return parts;
+// A text with a frame around the names of what cannot be seen, as `visible` of pipeline/text.py writes them.
+function framed(text) {
+  return text.split(/(<U\+[0-9A-F]{4,6}>)/).map((part, place) => (place % 2 ? element("span", { class: "unseen" }, part) : part));
 }
 
 const figure = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
@@ -60,7 +51,7 @@ const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(va
 function tokenSpans(tokens, values, largest) {
   return tokens.map((token, place) => {
     const value = values[place] || 0;
-    const span = element("span", { class: "token", title: value ? short(value) : null }, ...visible(token));
+    const span = element("span", { class: "token", title: value ? short(value) : null }, ...framed(token));
     const strength = Math.min(Math.abs(value) / (largest || 1), 1) * 0.6;
     if (value) span.style.backgroundColor = value > 0 ? `rgb(213 94 0 / ${strength})` : `rgb(0 114 178 / ${strength})`;
     return span;
@@ -92,7 +83,7 @@ function wordList(title, pairs, digits = 2) {
   const missing = pairs ? "none" : "the model has no head to read";
   const list = element("ul", {});
   for (const [word, value] of pairs ?? []) {
-    list.append(element("li", {}, element("span", { class: "word" }, ...visible(word)), ` ${figure(value, digits)}`));
+    list.append(element("li", {}, element("span", { class: "word" }, ...framed(word)), ` ${figure(value, digits)}`));
   }
   return element("div", {}, element("h3", {}, title), pairs?.length ? list : element("p", { class: "note" }, missing));
 }

@@ -24,7 +24,7 @@
     element("td", {}, percent(index.rate_other[latent])),
     element("td", {}, percent(index.rate_target[latent] - index.rate_other[latent])),
     element("td", {}, figure(index.source_spread[latent], 2)), element("td", {}, figure(index.stability[latent], 2)),
-    element("td", { class: "text" }, ...index.tokens[latent].flatMap((token) => [element("span", { class: "word" }, ...visible(token)), " "])));
+    element("td", { class: "text" }, ...index.tokens[latent].flatMap((token) => [element("span", { class: "word" }, ...framed(token)), " "])));
   const table = new LongTable(at("latents"), at("more"), columns, row);
 
   const kinds = {
@@ -59,7 +59,7 @@
     const link = prompts.contributions[prompt] === null ? prompts.ids[prompt]
       : element("a", { href: `prompts.html#prompt=${encodeURIComponent(prompts.ids[prompt])}` }, prompts.ids[prompt]);
     return element("div", {},
-      element("p", { class: "note" }, `${short(activation)} · ${where} · `, ...visible(prompts.sources[prompt]), ` · ${prompts.sides[prompt]} · `, link),
+      element("p", { class: "note" }, `${short(activation)} · ${where} · `, ...framed(prompts.sources[prompt]), ` · ${prompts.sides[prompt]} · `, link),
       promptBox(spans, cluster === prompts.target, `example, activation ${short(activation)}`));
   }
 
@@ -68,7 +68,7 @@
     names.forEach((name, place) => {
       const bar = element("span", { class: "bar" });
       bar.style.width = `${Math.round(values[place] * 100)}px`;
-      body.append(element("tr", {}, element("th", { scope: "row" }, ...visible(name)), element("td", {}, percent(counts[place] ? values[place] : null)), element("td", { class: "text" }, bar)));
+      body.append(element("tr", {}, element("th", { scope: "row" }, ...framed(name)), element("td", {}, percent(counts[place] ? values[place] : null)), element("td", { class: "text" }, bar)));
     });
     return element("div", {}, element("h3", {}, title), element("div", { class: "scroll" }, element("table", {}, body)));
   }

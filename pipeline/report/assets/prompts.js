@@ -27,9 +27,9 @@
   const mark = (row, arm) => `${figure(score(row, arm), 2)}${isWrong(row, arm) ? " ✗" : ""}`;
   const draw = (row) => element("tr", { "data-id": index.ids[row] },
     element("th", { scope: "row" }, element("a", { href: `#prompt=${encodeURIComponent(index.ids[row])}` }, index.ids[row])),
-    element("td", { class: "text" }, name(row)), element("td", { class: "text wide" }, ...visible(index.sources[row])),
+    element("td", { class: "text" }, name(row)), element("td", { class: "text wide" }, ...framed(index.sources[row])),
     element("td", {}, mark(row, sae)), element("td", {}, mark(row, dense)), element("td", {}, mark(row, at("arm").value)),
-    element("td", { class: "text" }, hide(element("span", { class: "word" }, ...visible(snippet(row))), isTarget(row))));
+    element("td", { class: "text" }, hide(element("span", { class: "word" }, ...framed(snippet(row))), isTarget(row))));
   const table = new LongTable(at("prompts"), at("more"), columns, draw);
   const kinds = {
     all: () => true,
@@ -84,7 +84,7 @@
     const ordered = [...index.arms].sort((a, b) => score(row, b) - score(row, a));
     for (const arm of ordered) body.append(element("tr", {}, element("th", { scope: "row" }, arm), element("td", {}, mark(row, arm))));
     return [
-      element("h2", {}, `Prompt ${id}`), element("p", {}, `${name(row)} · `, ...visible(index.sources[row]), ` · ${index.sides[row]}`),
+      element("h2", {}, `Prompt ${id}`), element("p", {}, `${name(row)} · `, ...framed(index.sources[row]), ` · ${index.sides[row]}`),
       byToken("SAE classifier", "sae", parts, tokens, row), byToken("Dense probe", "dense", parts, tokens, row),
       element("div", { class: "columns" }, contributions(parts),
         element("div", {}, element("h3", {}, "Probability of the target in each arm"), element("div", { class: "scroll" }, element("table", { id: "scores" }, body)))),
