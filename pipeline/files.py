@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FileError
+from pipeline.text import labels, visible
 
 METRIC_DECIMALS = 4
+LONGEST_NAME = 300  # of what metrics are of: more than a file's name can have, so never that of a point or variant
+_SMALLER = "\u2039"  # for `<`, which it looks like
+# what makes a spreadsheet take a text for a formula; where cells end at semicolons, also after one
+_FORMULA = re.compile(r"(?:^|(?<=;))\s*(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 @contextmanager
@@ -47,27 +53,42 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_metrics(path: Path, metrics: Any) -> None:
-    """Write a metrics file: numbers rounded to 4 decimals, NaN as null."""
+    """Write a metrics file: numbers rounded to 4 decimals, NaN as null, names and texts visible.
+
+    `dvc metrics` prints names, such as those of sources, to terminals.
+    """
     write_json(path, _rounded(metrics))
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        names = labels(map(str, value), LONGEST_NAME)
+        return {name: _rounded(item) for name, item in zip(names, value.values(), strict=True)}
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
         return round(value, METRIC_DECIMALS) if value == value else None
-    return value
+    return visible(value) if isinstance(value, str) else value
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a .csv with a header, for `dvc plots`."""
+    """Write a .csv with a header, for `dvc plots`.
+
+    DVC puts its texts into a script of the page that it makes, and people open it with spreadsheets: a text is one
+    visible line without `<`, which nothing takes for a formula.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    line = " ".join(visible(value).split()).replace("<", _SMALLER)
+    return _FORMULA.sub("'", line)
 
 
 def read_json(path: Path, remedy: str = "make it again") -> Any:

@@ -3,14 +3,12 @@ latents a token. It reads `dvc exp show`, so the experiments of runs/sae-sweep.s
 """
 
 import argparse
-import csv
-import io
 import json
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from matplotlib.axes import Axes
 from pipeline import paths
 from pipeline.cli import exit_on_user_error
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import write_rows
 from pipeline.report.style import line_look, save_figure
 
 METRICS = f"{paths.METRICS}/sae/"
@@ -51,11 +49,7 @@ def main() -> None:
         if not saes:
             raise UserError("no experiment or commit has SAE metrics: run 'dvc repro', or runs/sae-sweep.sh")
         draw_frontier(out, saes)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Trained)])
-        writer.writerows(astuple(sae) for sae in saes)
-        write_text(out.with_suffix(".csv"), text.getvalue())
+        write_rows(out.with_suffix(".csv"), [field.name for field in fields(Trained)], map(asdict, saes))
         print(f"{len(saes)} SAEs: {out}")
 
     exit_on_user_error(run)
