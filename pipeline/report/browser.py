@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.report.rows import arm_name
 from pipeline.report.script_data import brief, write_chunks, write_script
+from pipeline.report.sources import listed, sum_of
+from pipeline.text import label, labels
 
 LATENTS_A_FILE, TEXTS_A_FILE, CONTRIBUTIONS_A_FILE = 128, 100, 100
 SCORE_DIGITS = 6  # so that none moves to the other side of 0.5
@@ -35,8 +38,10 @@ def write_latents(folder: Path, latents: pa.Table, examples: pa.Table, meta: Map
     tokens = latents["tokens"].to_pylist()
     index["tokens"] = [[entry["token"] for entry in (row or [])[:TOP_TOKENS]] for row in tokens]
     index["file"] = LATENTS_A_FILE
-    index |= {name: meta[name] for name in ("point", "variant", "clusters", "sources", "target", "pooling")}
-    index["counts"] = {name: meta["counts"][name] for name in ("clusters", "sources")}
+    index |= {name: meta[name] for name in ("point", "variant", "clusters", "target", "pooling")}
+    counts, rates = meta["counts"], np.stack(latents["source_rates"].to_numpy())
+    sources, of_sources, rates = _of_sources(meta["sources"], counts["sources"], rates)
+    index |= {"sources": sources, "counts": {"clusters": counts["clusters"], "sources": of_sources}}
     write_script(folder, "latents", index)
     shown: list[list[Any]] = [[] for _ in tokens]
     for row in examples.to_pylist():
@@ -50,10 +55,10 @@ def write_latents(folder: Path, latents: pa.Table, examples: pa.Table, meta: Map
             "suppresses": _pairs(row["suppresses"], "token", "value"),
             "neighbours": _pairs(row["neighbours"], "latent", "cosine"),
             "clusters": _briefly(row["cluster_rates"], 2),
-            "sources": _briefly(row["source_rates"], 2),
+            "sources": _briefly(rates[number].tolist(), 2),
             "examples": shown[number],
         }
-        for number, row in enumerate(latents.to_pylist())
+        for number, row in enumerate(latents.drop_columns("source_rates").to_pylist())
     ]
     write_chunks(folder, "latents", rows, LATENTS_A_FILE)
 
@@ -81,7 +86,7 @@ def write_prompts(
         "ids": [row["prompt_id"] for row in rows],
         "sides": [row["side"] for row in rows],
         "clusters": [row["cluster"] for row in rows],
-        "sources": [row["source"] for row in rows],
+        "sources": [label(row["source"]) for row in rows],
         "snippets": [texts[row["prompt_id"]][:SNIPPET] for row in rows],
         "names": meta["clusters"],
         "own": {
@@ -107,6 +112,22 @@ def write_prompts(
         for row in contributions.to_pylist()
     ]
     write_chunks(folder, "contributions", parts, CONTRIBUTIONS_A_FILE)
+
+
+def _of_sources(names: list[str], counts: list[int], rates: np.ndarray) -> tuple[list[str], list[int], np.ndarray]:
+    """What a latent's page says of the listed sources, and of all others as one.
+
+    Args:
+        counts: prompts of each source; rates (latents, sources): the share of these that a latent is active in.
+
+    Returns: names, counts and rates of the rows.
+    """
+    first, others = listed(dict(zip(names, counts, strict=True)))
+    place = {name: number for number, name in enumerate(names)}
+    rows = [[place[name] for name in group] for group in (*([name] for name in first), *([others] if others else []))]
+    prompts = [np.array(counts)[row] for row in rows]
+    shares = [rates[:, row] @ (count / count.sum()) for row, count in zip(rows, prompts, strict=True)]
+    return labels([*first, *sum_of(others)]), [int(count.sum()) for count in prompts], np.stack(shares, axis=1)
 
 
 def _pairs(entries: Sequence[Mapping[str, Any]] | None, first: str, second: str) -> list[list[Any]] | None:

@@ -1,11 +1,14 @@
 """What the page of the prompt set shows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline import paths
-from pipeline.files import read_json, read_table
+from pipeline.files import LONGEST_NAME, read_json, read_table
 from pipeline.params.base import read
 from pipeline.prompts.draw import draw_key
+from pipeline.report.sources import listed, sum_of
+from pipeline.text import label, labels
 
 EXAMPLES, LONGEST = 3, 400  # of each cluster; characters of one that are shown
 REASONS = {
@@ -25,7 +28,7 @@ def data_page() -> dict[str, Any]:
         {
             "name": name,
             "is_target": number == target,
-            "rows": download["rows_by_cluster"].get(name, 0),
+            "rows": download["rows_by_cluster"].get(key, 0),
             "kept": of_filter["kept_by_cluster"].get(str(number), 0),
             "test_share": split["test_share_by_cluster"].get(str(number)),
             "examples": [
@@ -33,16 +36,26 @@ def data_page() -> dict[str, Any]:
                 for row in [row for row in prompts if row["cluster"] == number][:EXAMPLES]
             ],
         }
-        for number, name in enumerate(names)
+        for number, (name, key) in enumerate(zip(names, labels(names, LONGEST_NAME), strict=True))
     ]
     return {
         "filter": of_filter,
         "split": split,
         "reasons": REASONS,
         "clusters": clusters,
+        "sources": _sources(of_filter["kept_by_source"], split["test_share_by_source"]),
         "figures": [
             {"file": "source_by_cluster.png", "caption": "Prompts by source and cluster, before the filter"},
             {"file": "prompt_length.png", "caption": "Prompt lengths before the filter, with the cut for short ones"},
             {"file": "mean_length.png", "caption": "Mean prompt length by source and cluster, before the filter"},
         ],
     }
+
+
+def _sources(kept: Mapping[str, int], test_share: Mapping[str, float]) -> list[dict[str, Any]]:
+    """How many prompts of the largest sources, and of all others, were kept, and what share of these is in test."""
+    first, others = listed(kept)
+    of_others = sum(kept[source] for source in others)
+    in_test = sum(kept[source] * test_share[source] for source in others)
+    rows = [{"name": label(source), "kept": kept[source], "test_share": test_share[source]} for source in first]
+    return rows + [{"name": name, "kept": of_others, "test_share": in_test / of_others} for name in sum_of(others)]
