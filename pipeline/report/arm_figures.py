@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report.style import PALETTE, line_look, save_figure
+from pipeline.report.style import PALETTE, in_lines, line_look, save_figure
 
 Curves = dict[str, tuple[list[float], list[float]]]  # arm -> x, y
 
@@ -20,7 +20,7 @@ def draw_curves(
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         marker = "o" if log else None
         for index, (arm, (xs, ys)) in enumerate(curves.items()):
-            axes.plot(xs, ys, label=arm, linewidth=1.4, marker=marker, markersize=3, **line_look(index))  # type: ignore[arg-type]
+            axes.plot(xs, ys, label=in_lines(arm, 40), linewidth=1.4, marker=marker, markersize=3, **line_look(index))  # type: ignore[arg-type]
         if log:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
@@ -34,12 +34,14 @@ def draw_curves(
 def draw_arms(path: Path, arms: list[dict[str, Any]], confidence: float) -> None:
     """AUROC of the arms (rows with name, auroc, auroc_low, auroc_high), with intervals."""
 
+    names = [in_lines(arm["name"]) for arm in arms]
+
     def draw(axes: Axes) -> None:
         for row, arm in enumerate(reversed(arms)):
             axes.plot([arm["auroc_low"], arm["auroc_high"]], [row, row], color=PALETTE[5], linewidth=4)
             axes.plot(arm["auroc"], row, "o", color=PALETTE[0])
         axes.axvline(0.5, color="0.7", linewidth=0.8)
-        axes.set_yticks(range(len(arms)), [arm["name"] for arm in reversed(arms)])
+        axes.set_yticks(range(len(arms)), reversed(names))
         axes.set(xlabel=f"AUROC with {confidence:.0%} interval", title="How well each arm detects the target")
 
-    save_figure(path, draw, height=1.5 + 0.35 * len(arms))
+    save_figure(path, draw, height=1.5 + 0.35 * len(arms) + 0.2 * "".join(names).count("\n"))

@@ -1,12 +1,11 @@
 """The three figures of the prompt set: who it comes from, how long it is, and both together."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.report.style import HEAT_MAP, PALETTE, save_figure
+from pipeline.report.style import HEAT_MAP, PALETTE, in_lines, save_figure
 
 
 def draw_counts(path: Path, counts: np.ndarray, sources: list[str], clusters: list[str]) -> None:
@@ -37,10 +36,8 @@ def _draw_matrix(path: Path, values: np.ndarray, sources: list[str], clusters: l
     def draw(axes: Axes) -> None:
         image = axes.imshow(values, cmap=HEAT_MAP, aspect="auto")
         axes.figure.colorbar(image, ax=axes, label=unit)
-        axes.set_xticks(
-            range(len(clusters)), [textwrap.fill(name, 16) for name in clusters], fontsize=8, parse_math=False
-        )
-        axes.set_yticks(range(len(sources)), [name[:40] for name in sources], fontsize=8, parse_math=False)
+        axes.set_xticks(range(len(clusters)), [in_lines(name, 13) for name in clusters], fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(sources)), [in_lines(name) for name in sources], fontsize=8, parse_math=False)
         axes.set(xlabel="cluster", ylabel="source", title=f"{unit[0].upper()}{unit[1:]} by source and cluster")
         middle = (np.nanmin(values) + np.nanmax(values)) / 2
         for (row, column), value in np.ndenumerate(values):

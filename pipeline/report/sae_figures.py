@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report.style import PALETTE, line_look, save_figure
+from pipeline.report.style import PALETTE, in_lines, line_look, save_figure
 
 DENSE, ULTRA_LOW = 0.1, 1e-4  # shares of the tokens from which, and below which, a latent is called so
 KINDS = {"dead": PALETTE[6], "ultra-low": PALETTE[3], "normal": PALETTE[0], "high": PALETTE[1]}
@@ -103,7 +103,9 @@ def draw_frontier(path: Path, saes: Mapping[str, Mapping[str, Any]], this: str) 
                 color=PALETTE[1] if marked else PALETTE[0],
                 markersize=8 if marked else 5,
             )
-            axes.annotate(name, (metrics["l0"], metrics["fvu"]), xytext=(6, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                in_lines(name), (metrics["l0"], metrics["fvu"]), xytext=(6, 4), textcoords="offset points", fontsize=8
+            )
         axes.margins(0.25)
         axes.set_ylim(0, 1.2 * max(metrics["fvu"] for metrics in saes.values()))
         axes.set(

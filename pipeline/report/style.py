@@ -1,5 +1,7 @@
 """One look for all figures: sizes, a colour-blind safe palette, and how they are saved."""
 
+import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.files import replacing
+from pipeline.text import label
 
 # Okabe & Ito 2008, "Color Universal Design", without its yellow, which is too pale for lines on white
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -28,8 +31,14 @@ def save_figure(path: Path, draw: Callable[[Axes], object], width: float = 7.0, 
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in Chinese: boxes, in the figure alone
         figure.savefig(temporary, format="png", dpi=RASTER_DPI, metadata={"Software": None})
+
+
+def in_lines(name: str, width: int = 32) -> str:
+    """A name of whatever length for a figure: lines of `width` characters, three at most."""
+    return textwrap.fill(label(name, 3 * width), width, max_lines=3, placeholder="…")
 
 
 def line_look(index: int) -> dict[str, str]:
