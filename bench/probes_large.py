@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import yaml
+from ruamel.yaml import YAML
 
 from pipeline import paths
 from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest, write_shard
@@ -54,12 +54,12 @@ def main() -> None:
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
     params["data"]["sample_rows"] = round(options.prompts * 1.15)
     params["filter"]["max_prompts"] = options.prompts
     params["extract"]["points"] = [POINT]
     params["sae"]["train"] = [VARIANT]
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    YAML().dump(params, folder / "params.yaml")
     (folder / "data").mkdir()
     shutil.copyfile(ROOT / "data/benign.csv", folder / "data/benign.csv")
     for stage in ("download", "filter", "split"):

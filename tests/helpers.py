@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from stage_code import ROOT
 
 BENIGN = "data/benign.csv"
@@ -52,16 +52,25 @@ HOSTILE = [
 ]
 
 
+def load_yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
+
+
+def dump_yaml(path: Path, value: Any) -> None:
+    """Write a YAML file as DVC does."""
+    YAML().dump(value, path)
+
+
 def write_params(folder: Path, changes: dict[str, Any]) -> None:
     """The project's params.yaml with some dotted keys changed, as <folder>/params.yaml."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = load_yaml(ROOT / "params.yaml")
     for key, value in changes.items():
         *path, last = key.split(".")
         section = params
         for name in path:
             section = section[name]
         section[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    dump_yaml(folder / "params.yaml", params)
     (folder / "data").mkdir(exist_ok=True)
     shutil.copyfile(ROOT / BENIGN, folder / BENIGN)
 

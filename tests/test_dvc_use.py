@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from helpers import SMALL, sample_rows, save_small_model, write_csv, write_params
+from helpers import SMALL, dump_yaml, load_yaml, sample_rows, save_small_model, write_csv, write_params
 from stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
@@ -48,11 +47,11 @@ class Project:
         return re.findall(r"Running stage '([^']+)'", self.run("dvc", *command, **variables))
 
     def set(self, **changes: object) -> None:
-        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        params = load_yaml(self.folder / "params.yaml")
         for key, value in changes.items():
             section, name = key.split("__")
             params[section][name] = value
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        dump_yaml(self.folder / "params.yaml", params)
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
@@ -82,7 +81,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.commit("the project")
     script = project.run("runs/local.sh", "prompts.csv", str(folder / "lm"), "-S", "evaluate.resamples=120")
     assert len(re.findall("Running stage", script)) == 14
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params = load_yaml(project.folder / "params.yaml")
     assert params["model"] | {"source": "local", "path": str(folder / "lm")} == params["model"]
     assert params["evaluate"]["resamples"] == 120
     # as in the repository, so that a clone finds it
@@ -191,7 +190,7 @@ def test_plots_are_drawn_from_every_curve(project: Project) -> None:
 
 def test_a_changed_local_file_and_model_are_noticed(project: Project) -> None:
     write_csv(project.folder / "prompts.csv", sample_rows(601))
-    changed = yaml.safe_load(project.run("dvc", "status", "--json"))
+    changed = json.loads(project.run("dvc", "status", "--json"))
     assert set(changed) == {"download"}
 
 

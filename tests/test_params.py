@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from helpers import run_stage_error, write_params
+from helpers import dump_yaml, load_yaml, run_stage_error, write_params
 from stage_code import ROOT
 
 from pipeline.params.root import check_params_file
@@ -67,9 +66,9 @@ def test_a_wrong_value_is_one_line(key: str, value: Any, expected: str | None, t
 
 def test_a_missing_key_is_one_line(tmp_path: Path) -> None:
     write_params(tmp_path, {})
-    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params = load_yaml(tmp_path / "params.yaml")
     del params["split"]["shingle_chars"]
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    dump_yaml(tmp_path / "params.yaml", params)
     assert run_stage_error("filter", tmp_path) == "params.yaml: key 'split.shingle_chars' is missing: add it"
 
 

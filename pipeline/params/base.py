@@ -2,16 +2,19 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import UserError
+from pipeline.params.yaml_file import printable, read_yaml, shown
 
 PARAMS_FILE = Path("params.yaml")
 T = TypeVar("T")
+Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}$")]
+Short = Annotated[str, Field(min_length=1, max_length=255)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class Section(BaseModel):
@@ -35,13 +38,15 @@ def read(key: str, kind: type[T]) -> T:
 
 
 def read_file() -> dict[str, Any]:
-    """The whole of params.yaml as plain values."""
+    """The whole of params.yaml as plain values, as DVC reads them."""
     try:
-        value = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
+        value = read_yaml(PARAMS_FILE)
     except FileNotFoundError:
         raise UserError(f"{PARAMS_FILE} is not in {Path.cwd()}: run from the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{PARAMS_FILE} is not valid YAML: {error}") from None
+    except OSError as error:
+        raise UserError(
+            f"{PARAMS_FILE} cannot be read ({error.strerror}): restore it, or let yourself read it"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{PARAMS_FILE} holds no keys: restore it with 'git checkout {PARAMS_FILE}'")
     return value
@@ -60,7 +65,7 @@ def validate(key: str, kind: type[T], value: Any) -> T:
 
 def _sentence(prefix: str, kind: Any, error: ErrorDetails) -> str:
     parts = [*([prefix] if prefix else []), *(str(part) for part in error["loc"] if part != "[key]")]
-    key = ".".join(parts)
+    key = printable(".".join(parts))
     if error["type"] == "extra_forbidden":
         known = _keys_of(kind, [str(part) for part in error["loc"][:-1]])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
@@ -69,7 +74,7 @@ def _sentence(prefix: str, kind: Any, error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"key '{key}' is missing: add it"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key} = {error['input']!r} is not allowed: {message}"
+    return f"{key} = {shown(error['input'])} is not allowed: {message}"
 
 
 def _keys_of(kind: Any, path: list[str]) -> list[str]:

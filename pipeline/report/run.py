@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from pipeline import paths
 from pipeline.files import read_json
 from pipeline.params.base import read, read_file
+from pipeline.params.yaml_file import parse_yaml
 from pipeline.timings import seconds_of
 
 STAGES = (
@@ -25,7 +24,7 @@ def what_was_run() -> dict[str, Any]:
         name: read_json(paths.METRICS / f"{name}.json")
         for name in ("download", "filter", "split", "model", "extract", "summary")
     }
-    default = yaml.safe_load((files("pipeline.params") / "default.yaml").read_text("utf-8"))
+    default = parse_yaml((files("pipeline.params") / "default.yaml").read_text("utf-8"), "default.yaml")
     before = dict(_flat(default))
     return {
         "data": _data(metrics["download"]),
