@@ -2,41 +2,42 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pipeline.params.base import Section
+from pipeline.params.base import PathText, Repo, Section, Short
+from pipeline.params.names import Name, distinct
 
 
 class Columns(Section):
     """Which column of the source holds each of the three things a prompt needs."""
 
-    prompt: str
-    source: str
-    cluster: str
+    prompt: Short
+    source: Short
+    cluster: Short
 
 
 class DataParams(Section):
     """Where the prompts come from and how they are read."""
 
     source: Literal["sample", "hub", "local"]
-    sample_rows: Annotated[int, Field(ge=500)]
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(min_length=1)]
-    split: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)]
-    benign: Annotated[str, Field(min_length=1)]
+    sample_rows: Annotated[int, Field(ge=500, le=1_000_000)]
+    repo: Repo
+    revision: Short
+    split: Short
+    path: PathText
+    benign: PathText
     columns: Columns
     extra_columns: Literal["refuse", "drop"]
-    clusters: Annotated[list[str], Field(min_length=2)]
-    max_prompt_chars: Annotated[int, Field(ge=100)]
+    clusters: Annotated[list[Name], Field(min_length=2, max_length=1000), AfterValidator(distinct)]
+    max_prompt_chars: Annotated[int, Field(ge=100, le=100_000_000)]
 
 
 class FilterParams(Section):
     """Which prompts are dropped."""
 
-    min_chars: Annotated[int, Field(ge=0)]
+    min_chars: Annotated[int, Field(ge=0, le=100_000_000)]
     deduplicate: bool
-    max_prompts: Annotated[int, Field(ge=100)]
+    max_prompts: Annotated[int, Field(ge=100, le=100_000_000)]
 
 
 class SplitParams(Section):

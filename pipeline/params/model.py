@@ -1,11 +1,12 @@
 """The sections `model` and `extract`: which language model, and what is taken from it."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.errors import UserError
-from pipeline.params.base import PARAMS_FILE, Section
+from pipeline.params.base import PARAMS_FILE, PathText, Repo, Section, Short
 from pipeline.points import Point
 
 
@@ -15,17 +16,17 @@ class TinyParams(Section):
     layers: Annotated[int, Field(ge=1, le=12)]
     width: Annotated[int, Field(ge=64, le=512, multiple_of=64)]
     vocabulary: Annotated[int, Field(ge=512, le=32768)]
-    train_prompts: Annotated[int, Field(ge=500)]
-    steps: Annotated[int, Field(ge=1)]
+    train_prompts: Annotated[int, Field(ge=500, le=1_000_000)]
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class ModelParams(Section):
     """Where the language model comes from."""
 
     source: Literal["tiny", "hub", "local"]
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)]
+    repo: Repo
+    revision: Short
+    path: PathText
     tiny: TinyParams
 
 
@@ -37,9 +38,9 @@ def _point(text: str) -> str:
 class ExtractParams(Section):
     """What is taken from the model, for which tokens, and in what precision."""
 
-    points: Annotated[list[Annotated[str, AfterValidator(_point)]], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=2)]
-    batch_tokens: Annotated[int, Field(ge=2)]
+    points: Annotated[list[Annotated[str, AfterValidator(_point)]], Field(min_length=1, max_length=1000)]
+    max_tokens: Annotated[int, Field(ge=2, le=1_000_000)]
+    batch_tokens: Annotated[int, Field(ge=2, le=100_000_000)]
     prompt_format: Literal["raw", "chat", "chat_thinking"]
     keep: Literal["prompt", "all"]
     dtype: Literal["float16", "bfloat16", "float32"]
@@ -66,9 +67,9 @@ class ExtractParams(Section):
         return [Point.parse(point) for point in self.points]
 
 
-def check_layers(extract: ExtractParams, layers: int) -> None:
+def check_layers(points: Iterable[Point], layers: int) -> None:
     """Raise UserError when a point's layer is not one of the model's `layers` blocks."""
-    for index, point in enumerate(extract.parsed_points()):
+    for index, point in enumerate(points):
         if point.layer >= layers:
             raise UserError(
                 f"{PARAMS_FILE}: extract.points.{index} = '{point}' is not allowed: the model has {layers} "

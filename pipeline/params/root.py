@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.params.base import PARAMS_FILE, Section, read_file, validate
 from pipeline.params.data import DataParams, FilterParams, SplitParams
 from pipeline.params.model import ExtractParams, ModelParams, check_layers
+from pipeline.params.on_disk import check_directory, check_file
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.params.sae import SaeParams
 
@@ -23,7 +24,7 @@ class Params(Section):
     """All sections."""
 
     seed: Seed
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
     data: DataParams
     filter: FilterParams
     split: SplitParams
@@ -49,13 +50,20 @@ class Params(Section):
                 f"{self.sae.train_on} it must equal probe.target = {self.probe.target}"
             )
         if self.model.source == "tiny":
-            check_layers(self.extract, self.model.tiny.layers)
+            check_layers(self.extract.parsed_points(), self.model.tiny.layers)
         return self
 
 
-def check_params_file() -> None:
-    """Raise UserError when anything in params.yaml is wrong, in whichever section."""
-    validate("", Params, read_file())
+def check_params_file() -> Params:
+    """All of params.yaml. Raise UserError when anything in it is wrong, in whichever section, or on this machine."""
+    params = validate("", Params, read_file())
+    check_file("data.path", params.data.path)
+    check_file("data.benign", params.data.benign)
+    check_directory("model.path", params.model.path)
+    for name, variant in params.sae.variants.items():
+        if variant.path is not None:
+            check_directory(f"sae.variants.{name}.path", variant.path)
+    return params
 
 
 if __name__ == "__main__":

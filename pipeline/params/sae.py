@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from pipeline.params.base import Section
+from pipeline.params.base import PathText, Section
 
 Architecture = Literal["relu", "gated", "jump_relu", "topk", "batch_topk", "matryoshka", "pretrained"]
-MemoryMb: Any = Annotated[int, Field(ge=1)] | None  # Any: a union is no type[T] to mypy
+MemoryMb: Any = Annotated[int, Field(ge=1, le=100_000_000)] | None  # Any: a union is no type[T] to mypy
 TrainOn = Literal["all", "target", "non_target"]
+VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
 
 
 class VariantParams(Section):
@@ -19,14 +20,14 @@ class VariantParams(Section):
     """
 
     architecture: Architecture
-    width: Annotated[int, Field(ge=2)] | None = None
+    width: Annotated[int, Field(ge=2, le=2**22)] | None = None
     k: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 1024
-    epochs: Annotated[int, Field(ge=1)] = 10
-    patience: Annotated[int, Field(ge=1)] | None = 3
+    batch_size: Annotated[int, Field(ge=1, le=2**22)] = 1024
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = 3
     aux_coefficient: Annotated[float, Field(ge=0)] = 1 / 32
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: PathText | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @field_validator("k")
@@ -50,10 +51,10 @@ class SaeParams(Section):
     """Which variants are trained, and on which prompts."""
 
     train_on: TrainOn
-    target: Annotated[int, Field(ge=0)]
+    target: Annotated[int, Field(ge=0, lt=1000)]
     held_out_fraction: Annotated[float, Field(gt=0, lt=1)]
     memory_mb: MemoryMb
-    variants: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")], VariantParams]
+    variants: dict[VariantName, VariantParams]
     train: Annotated[list[str], Field(min_length=1)]
 
     @field_validator("train")

@@ -22,7 +22,7 @@ from pipeline.params.model import ExtractParams, check_layers
 def main() -> None:
     params = read("extract", ExtractParams)
     lock = ModelLock.read(paths.MODEL_LOCK)
-    check_layers(params, lock.layers)
+    check_layers(params.parsed_points(), lock.layers)
     columns = ["prompt_id", "prompt"]
     prompts = pa.concat_tables([read_table(path, columns) for path in (paths.PROMPTS, paths.BENIGN)])
     directory = lock.locate()
