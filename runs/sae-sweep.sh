@@ -28,9 +28,17 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+# they become part of -S, in whose grammar other characters mean something
+name='^[a-z0-9][a-z0-9_]*$' numbers='^[1-9][0-9]{0,9}(,[1-9][0-9]{0,9})*$'
+(LC_ALL=C; [[ $variant =~ $name ]]) || { echo "error: --variant: a name in small letters, digits and _ is needed" >&2; exit 2; }
+for list in "$ks" "$widths"; do
+    [[ $list =~ $numbers ]] || { echo "error: --k and --width: numbers with commas between are needed" >&2; exit 2; }
+done
+
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
+python -m pipeline.params.root
 exec dvc exp run --queue \
     -S "sae.train=[$variant]" \
     -S "sae.variants.$variant.k=$ks" -S "sae.variants.$variant.width=$widths" \
