@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+PARAMS_ARE_VALID = Path("data/params_are_valid.txt")
 RAW_PROMPTS = Path("data/raw/prompts.parquet")
 RAW_BENIGN = Path("data/raw/benign.parquet")
 PROMPTS = Path("data/prompts.parquet")
@@ -12,6 +13,7 @@ SPLITS = Path("data/splits.parquet")
 TINY_MODEL = Path("models/tiny")
 TINY_UNQUANTISED = TINY_MODEL / "unquantised"
 MODEL_LOCK = Path("models/model.lock.json")
+POINTS = Path("models/points.json")
 ACTIVATIONS = Path("data/activations")
 SAES = Path("models/sae")
 TRAINED_ON = "trained_on.parquet"  # in an SAE's folder: the ids of the prompts that it has seen

@@ -5,15 +5,17 @@ import re
 from typing import Any
 
 import pytest
-import yaml
+from helpers import load_yaml
 from stage_code import ROOT, imported_files, read_keys
 
 STAGES = [
+    "check_params",
     "download",
     "filter",
     "split",
     "explore",
     "fetch_model",
+    "check_points",
     "extract",
     "train_sae",
     "probe_text",
@@ -24,7 +26,7 @@ STAGES = [
     "evaluate",
     "report",
 ]
-DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+DVC: dict[str, Any] = load_yaml(ROOT / "dvc.yaml")
 
 
 def test_the_stages_are_those_of_the_design() -> None:

@@ -1,0 +1,19 @@
+"""Stage check_points: refuse points that the model does not have before extract starts."""
+
+from pipeline import paths
+from pipeline.cli import run_stage
+from pipeline.files import write_json
+from pipeline.model.lock import ModelLock
+from pipeline.params.base import read
+from pipeline.params.model import check_layers
+from pipeline.points import Point
+
+
+def main() -> None:
+    points = read("extract.points", list[str])
+    check_layers((Point.parse(point) for point in points), ModelLock.read(paths.MODEL_LOCK).layers)
+    write_json(paths.POINTS, points)
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)
