@@ -131,7 +131,7 @@ VALUES: list[tuple[str, Any, str]] = [
     ("data.split", "x" * 300, r"data.split = 'x*\.\.\. is not allowed"),
     ("sae.train", [{"a": 1}], "sae.train.0 = {'a': 1} is not allowed"),
     ("sae.train", ["x; touch PWNED #"], "sae.train = .*should name variants of sae.variants"),
-    *((f"sae.variants.{name}", {"architecture": "relu", "width": 64, "k": 4}, f"sae.variants.{shown} = .* is not allowed")
+    *((f"sae.variants.{name}", {"architecture": "relu", "width": 64, "k": 4}, f"sae.variants.{shown} = .* not allowed")
       for name, shown in (("x; touch PWNED #", "x; touch PWNED #"), ("$(id)", r"\$\(id\)"), ("a/b", "a/b"),
                           ("a-b", "a-b"), ("A", "A"), ("é", "é"), ("a\x1b[31m", r"a\\x1b\[31m"), ("a" * 65, "a*"))),
     ("sae.variants.x\x1b[2Jy\nz", 3, r"sae.variants.x\\x1b\[2Jy z = .* is not allowed"),
@@ -412,3 +412,20 @@ def test_every_script_looks_at_params_yaml_before_it_starts_dvc(script: str, scr
     done = run_script(scripts, script, *(["a.csv", "lm"] if script == "local.sh" else []))
     assert done.returncode == 2 and not (scripts / "arguments").exists()
     assert re.fullmatch("error: params.yaml: sae.variants.x; touch PWNED # = .* is not allowed.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("stage", "items", "left"),
+    [
+        ("evaluate", (), "metrics/sae/resid_post.1/batch_topk.json"),
+        ("intervene", ("resid_post.2", "batch_topk"), "models/probes/dense/resid_post.1/dense/weights"),
+    ],
+)
+def test_a_stage_that_fails_removes_nothing_of_points_that_are_no_longer_asked_for(
+    stage: str, items: tuple[str, ...], left: str, tmp_path: Path
+) -> None:
+    write_params(tmp_path, {})
+    (tmp_path / left).parent.mkdir(parents=True)
+    (tmp_path / left).write_text("a result")
+    assert "missing" in run_stage_error(stage, tmp_path, *items)
+    assert (tmp_path / left).read_text() == "a result"

@@ -30,7 +30,6 @@ def main() -> None:
     seeds = read("seeds", list[int])
     points, variants = read("extract.points", list[str]), read("sae.train", list[str])
     how = read("evaluate", EvaluateParams)
-    _remove_stale(points, variants)
     evaluation = Evaluation(
         pa.concat_tables(_scores(points, variants)),
         {seed: prompts_of(params, seed) for seed in seeds},
@@ -40,6 +39,7 @@ def main() -> None:
         **how.model_dump(),
     )
     results = evaluation.results() | {"stability": _stability(points, variants)}
+    _remove_stale(points, variants)  # not before there is something to show for it
     write_metrics(paths.METRICS / "probes.json", results)
     write_metrics(paths.METRICS / "summary.json", _summary(evaluation, results, points, variants))
     for name, columns in CURVES.items():

@@ -30,7 +30,6 @@ from pipeline.stale import keep_only
 def main(point: str, variant: str) -> None:
     params, extract = read("probe", ProbeParams), read("extract", ExtractParams)
     seeds = read("seeds", list[int])
-    keep_only(paths.PROBES / "dense", extract.points)
     prompts = prompts_of(params, seeds[0])
     train, test = (balanced(prompts, side, params.negatives, params.min_class_prompts) for side in ("train", "test"))
     at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
@@ -54,6 +53,7 @@ def main(point: str, variant: str) -> None:
         "faithfulness": curves.areas(),
         "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers, stores),
     }
+    keep_only(paths.PROBES / "dense", extract.points)  # not before there is something to show for it
     write_metrics(paths.METRICS / "interventions" / point / f"{variant}.json", metrics)
     write_rows(paths.PLOTS / "interventions" / point / f"{variant}.csv", deletion.COLUMNS, curves.rows())
 
