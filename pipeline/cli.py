@@ -1,17 +1,19 @@
 """How every command of this project starts and ends: arguments, fixed exit codes, one line per error."""
 
 import argparse
-import errno
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import FileError, UserError
+from pipeline.ending import STOPPING, exit_code, raising_on_signals
+from pipeline.errors import FileError, UserError, one_line
+from pipeline.system_errors import system_line
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 _ITEM_HELP = {
     "point": "hook point, one of extract.points in params.yaml",
     "variant": "SAE variant, one of sae.variants in params.yaml",
@@ -24,7 +26,7 @@ def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
     Under DVC they are in the name of the stage, and not in its command: what params.yaml says reaches no shell.
     Checks the whole of params.yaml first, so that a misspelt key of a late stage does not wait for the
     early ones. Exits with 0, with 2 after one line on stderr for what a user can mend, or with 130 after
-    Ctrl-C. Anything else is a bug and keeps its traceback.
+    Ctrl-C (143 after SIGTERM, 129 after SIGHUP). Anything else is a bug and keeps its traceback.
     """
     parser = argparse.ArgumentParser(
         description=f"{(doc or '').strip()}\n\nReads params.yaml and the files of earlier stages below the "
@@ -61,38 +63,32 @@ def _items_from_dvc(stage: str) -> list[str]:
 
 
 def exit_on_user_error(action: Callable[[], object]) -> None:
-    """Call `action`; turn what a user can mend into one line on stderr and exit code 2."""
+    """Call `action`; turn what a user can mend into one line on stderr and exit code 2.
+
+    A signal that asks for an end is one word, and 128 plus its number.
+    """
+    received: list[int] = []
     try:
-        action()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
+        with raising_on_signals() as received:
+            action()
+    except BaseException as error:
+        if received or isinstance(error, KeyboardInterrupt):
+            # what stopped generators hold (processes, temporary files) ends here, not with the interpreter
+            traceback.clear_frames(error.__traceback__)
+            number = signal.Signals((received or [signal.SIGINT])[0])
+            _exit(STOPPING[number], exit_code(number))
         line = _user_line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _exit(f"error: {line}", EXIT_USER_ERROR)
 
 
-def _user_line(error: Exception) -> str | None:
-    if isinstance(error, UserError):
-        text = f"{error.what}: run 'dvc repro' to make it" if isinstance(error, FileError) else str(error)
-        return " ".join(text.split())
-    if any(_is_disk_full(cause) for cause in _chain(error)):
-        return (
-            f"the disk of {os.getcwd()} is full (or over its quota): free some space and run again; "
-            "finished files of earlier stages are kept"
-        )
-    return None
+def _user_line(error: BaseException) -> str | None:
+    if isinstance(error, FileError):
+        return f"{error.what}: run 'dvc repro' to make it"
+    return str(error) if isinstance(error, UserError) else system_line(error)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    # safetensors and pyarrow wrap the system's error; only their text keeps it
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+def _exit(line: str, code: int) -> None:
+    print(one_line(line), file=sys.stderr)
+    sys.exit(code)

@@ -1,13 +1,14 @@
 """Reading and writing the pipeline's files: whole or not at all, and the same bytes every time."""
 
 import csv
+import glob
 import hashlib
 import io
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FileError
+from pipeline.system_errors import NOTE
 from pipeline.text import labels, visible
 
 METRIC_DECIMALS = 4
@@ -29,17 +31,39 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it over `path` if the block succeeds, else delete it.
 
     A reader never sees half a file, and since DVC hard-links outputs to its cache, nothing is ever written
-    in place.
+    in place. What a killed process left of an earlier attempt is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_running(left.name.split(".")[-2]):
+            _remove(left)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        error.add_note(f"{NOTE}{path}")
+        raise
     finally:
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # which is not what is to be told of a disk that has become read-only
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    """Whether the process with this id runs, as far as this machine knows."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

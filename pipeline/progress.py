@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.errors import one_line
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -33,7 +35,7 @@ def progress(total: int | float, description: str, unit: str) -> "tqdm[Any]":
     """
     common: dict[str, Any] = {
         "total": total,
-        "desc": description,
+        "desc": one_line(description, 80),
         "unit": unit,
         "unit_scale": True,
         "disable": os.environ.get("RANK", "0") != "0",

@@ -1,4 +1,4 @@
-"""A full disk: one line, exit code 2, no half-written file, and earlier files as they were."""
+"""A disk that is full or read-only: one line, exit code 2, no half-written file, and earlier files as they were."""
 
 import os
 import shutil
@@ -26,7 +26,14 @@ def in_small_disk(source: Path, disk: Path, command: str) -> "subprocess.Complet
     )
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ("head -c 9m /dev/zero > filler", "data/raw/prompts.parquet has no room: its disk is full"),
+        ('mount -o remount,ro "$DISK"', "data/raw/prompts.parquet is on a file system that is read-only"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(spoil: str, expected: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     if not shutil.which("unshare") or in_small_disk(source, tmp_path / "disk", "true").returncode:
@@ -37,10 +44,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     result = in_small_disk(
         source,
         tmp_path / "disk",
-        f"{stage} && md5sum data/raw/prompts.parquet > before && head -c 9m /dev/zero > filler; "
-        f"{stage}; echo exit $?; md5sum -c before; ls -A data/raw",
+        f"{stage} && md5sum data/raw/prompts.parquet > before && {{ {spoil}; "
+        f"{stage}; echo exit $?; md5sum -c before; ls -A data/raw; }}",
     )
     files = ["benign.parquet", "prompts.parquet"]
     assert result.stdout.split() == ["exit", "2", "data/raw/prompts.parquet:", "OK", *files], result
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "is full" in errors[0] and "Traceback" not in result.stderr, result.stderr
+    assert len(errors) == 1 and expected in errors[0] and "Traceback" not in result.stderr, result.stderr

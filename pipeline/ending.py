@@ -1,0 +1,108 @@
+"""How a program of this project ends before its time: told to by a signal, or because what started it has died."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOPPING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
+# variables that DVC, make and torchrun set for what they start, which is of no use without them
+STARTERS = {"DVC_STAGE", "MAKELEVEL", "TORCHELASTIC_RUN_ID"}
+_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_CLEAN_UP = 0.5, 5.0
+
+
+def exit_code(number: int) -> int:
+    """What a shell calls the end of a program by a signal."""
+    return 128 + number
+
+
+def end_at_once_on_signals() -> None:
+    """End with one line and its exit code on a signal, wherever that arrives: for when there is nothing to clean up."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        # not print(): this may have come in the middle of one
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{STOPPING[signal.Signals(number)]}\n".encode())
+        os._exit(exit_code(number))
+
+    _handle(end)
+
+
+@contextmanager
+def raising_on_signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on a signal within the block, so that all that is open is closed and tidied up.
+
+    Gives a list that such signals are added to: C code may turn the exception into one of its own.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = _handle(stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Set a handler for the signals that are not ignored (nohup does that); return those that were set before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handled = [number for number in STOPPING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in handled}
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process soon after the one with the id `parent`, which started it."""
+    _watch(lambda: os.getppid() != parent)
+
+
+def end_with_starter() -> None:
+    """End this process soon after the `dvc`, `make` or `torchrun` that it was started by, however that ended.
+
+    A shell or launcher in between may live on, so the parents of all processes that such a program started are
+    watched. What is started by hand, with none of them about, goes on when its shell ends.
+    """
+    if not STARTERS & os.environ.keys():
+        return
+    import psutil  # takes a moment
+
+    parents: list[tuple[psutil.Process, int]] = []
+    process: psutil.Process | None = psutil.Process()
+    try:
+        while process is not None and STARTERS & process.environ().keys():
+            parents.append((process, process.ppid()))
+            process = process.parent()
+    except psutil.Error:  # a process of somebody else, or one that has just ended: the next look will tell
+        pass
+
+    def is_left_alone() -> bool:
+        try:
+            return any(process.ppid() != parent for process, parent in parents)
+        except psutil.NoSuchProcess:
+            return True
+
+    _watch(is_left_alone)
+
+
+def _watch(is_left_alone: Callable[[], bool]) -> None:
+    """Ask now and then; if so, end as on SIGTERM, and by force if that takes long."""
+
+    def look() -> None:
+        while not is_left_alone():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGTERM)  # sent to the process, it might not wake the main thread
+        time.sleep(_SECONDS_TO_CLEAN_UP)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, name="ends with its parent", daemon=True).start()
