@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +13,7 @@ import sklearn
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.ending import STOPPING, end_with_parent
 from pipeline.errors import UserError
 
 _job: Callable[[int], Any] | None = None
@@ -20,7 +23,8 @@ def in_processes(job: Callable[[int], Any], count: int) -> Iterator[Any]:
     """job(0), job(1), ... job(count - 1), in order, made by as many processes as there are processors.
 
     The processes are forks, so that they share what `job` refers to. Each uses one thread, so results do not depend on
-    the number of processors. Without forks (Windows) everything runs here.
+    the number of processors. They end when the caller stops asking, and when this process dies. Without forks
+    (Windows) everything runs here.
 
     Raises: UserError when a process is killed.
     """
@@ -30,9 +34,7 @@ def in_processes(job: Callable[[int], Any], count: int) -> Iterator[Any]:
     threads = torch.get_num_threads()
     try:
         if "fork" in multiprocessing.get_all_start_methods() and processors > 1 and count > 1:
-            context = multiprocessing.get_context("fork")
-            with ProcessPoolExecutor(min(processors, count), context, _start) as pool:
-                yield from pool.map(_run, range(count))
+            yield from _in_pool(min(processors, count), count)
         else:
             torch.set_num_threads(1)
             for number in range(count):
@@ -46,7 +48,31 @@ def in_processes(job: Callable[[int], Any], count: int) -> Iterator[Any]:
         _job = None
 
 
-def _start() -> None:
+def _in_pool(processes: int, count: int) -> Iterator[Any]:
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context, _start, (os.getpid(),)) as pool:
+        # signals wait until the new processes, which are all made here, know what to do with them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            jobs = deque(pool.submit(_run, number) for number in range(count))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            while jobs:
+                yield jobs.popleft().result()
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
+
+
+def _start(parent: int) -> None:
+    for number in STOPPING:  # a process that is told to end says nothing: its parent does
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    end_with_parent(parent)
     torch.set_num_threads(1)
     threadpool_limits(1)
 

@@ -6,7 +6,14 @@ bars, its metrics and its errors.
 
 import logging
 import os
+import sys
 import warnings
+
+if sys.argv[:1] == ["-m"]:  # which stands there while 'python -m' imports the packages of what it is to run
+    from pipeline.ending import end_at_once_on_signals, end_with_starter
+
+    end_at_once_on_signals()  # imports take seconds; then pipeline.cli takes over
+    end_with_starter()
 
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
