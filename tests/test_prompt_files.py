@@ -86,6 +86,9 @@ def changed(index: int, **change: Any) -> list[dict[str, Any]]:
         ("p.csv", changed(3, prompt="\x07\x1b\u202e"), "p.csv, row 4: the prompt '"),
         ("p.csv", changed(3, prompt="\x1c" * 20), "p.csv, row 4: the prompt '"),
         ("p.csv", changed(3, cluster="1" * 5000), "p.csv, row 4: the cluster is '1111"),
+        ("p.csv", changed(3, source="x" * 201), "p.csv, row 4: the source has 201 characters, more than 200"),
+        ("p.csv", changed(3, source="a\nb"), r"p.csv, row 4: the source 'a\nb' holds control characters"),
+        ("p.parquet", changed(3, source="\x1b[2J"), r"p.parquet, row 4: the source '\x1b[2J' holds control"),
         ("p.csv", changed(3, prompt="x" * 1_000_000), "p.csv, row 4: the prompt has 1000000 characters, more than"),
     ],
 )
@@ -103,7 +106,7 @@ GOOD_CSV = b"prompt,source,cluster\nhello,x,1\n"
         ("p.csv", b"", "p.csv is empty"),
         ("p.csv", b"prompt,source,cluster\n", "p.csv has no rows"),
         ("p.csv", b"\xef\xbb\xbf", "p.csv has no rows"),
-        ("p.jsonl", b'{"prompt": "a", "source": "b", "cluster": ' + b"9" * 30 + b"}\n", "p.jsonl: a key holds"),
+        ("p.jsonl", b'{"prompt": "a", "source": "b", "cluster": ' + b"9" * 30 + b"}\n", "p.jsonl: key 'cluster' holds"),
         ("p.jsonl", b"[" * 100_000, "p.jsonl, line 1: not JSON"),
         ("p.csv", GOOD_CSV + b"caf\xe9,x,1\n", "p.csv, line 3: byte 0xe9 is not UTF-8: convert"),
         ("p.csv", GOOD_CSV + b"a,b,c,d\n", "p.csv, line 3: 4 fields where the header has 3"),
@@ -113,7 +116,11 @@ GOOD_CSV = b"prompt,source,cluster\nhello,x,1\n"
         ("p.jsonl", GOOD_CSV, "p.jsonl, line 1: not JSON"),
         ("p.jsonl", b'{"prompt": "a", "source": "b", "cluster": 1}\n[1]\n', "p.jsonl, line 2: not a JSON object"),
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', "p.jsonl, line 2: its keys differ"),
-        ("p.jsonl", b'{"prompt": "a", "cluster": 1}\n{"prompt": "b", "cluster": "2"}\n', "p.jsonl: a key holds"),
+        (
+            "p.jsonl",
+            b'{"prompt": "a", "cluster": 1}\n{"prompt": "b", "cluster": "2"}\n',
+            "p.jsonl: key 'cluster' holds",
+        ),
         ("p.txt", GOOD_CSV, "p.txt: a prompt file ends in .csv, .jsonl, .parquet"),
     ],
 )

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
+MAX_SOURCE_CHARS = 200  # sources are names: of rows in tables, of settings in metrics
 RAW_SCHEMA = pa.schema(
     [("prompt_id", pa.string()), ("prompt", pa.string()), ("source", pa.string()), ("cluster", pa.int64())]
 )
@@ -39,7 +40,7 @@ def to_raw_table(
     _check_columns(table.column_names, columns, extra_columns, origin)
     if table.num_rows == 0:
         raise UserError(f"{origin} has no rows: choose another source of prompts")
-    values = {name: _values(table.column(column), column, origin) for name, column in columns.items()}
+    values = {name: _values(table.column(column), name, column, origin) for name, column in columns.items()}
     prompts = [_prompt(value, max_prompt_chars, f"{origin}, row {row}") for row, value in _rows(values["prompt"])]
     sources = [_source(value, f"{origin}, row {row}") for row, value in _rows(values["source"])]
     labels = [_cluster(value, clusters, f"{origin}, row {row}") for row, value in _rows(values["cluster"])]
@@ -63,12 +64,29 @@ def prompt_ids(prompts: list[str], sources: list[str], clusters: list[int]) -> l
     return ids
 
 
-def _values(column: pa.ChunkedArray, name: str, origin: str) -> list[Any]:
+def _values(column: pa.ChunkedArray, what: str, name: str, origin: str) -> list[Any]:
+    """The column's values as Python's; times, lists and the like are refused, some of which Python cannot hold."""
+    if not may_hold(what, column.type):
+        wanted = "integers" if what == "cluster" else "text"
+        raise UserError(
+            f"{origin}: column '{_short(name)}' holds {_short(str(column.type))}, not {wanted}: convert it, or set "
+            f"data.columns.{what} to another column"
+        )
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
         row = next(row for row, value in enumerate(column, start=1) if not _decodes(value))
-        raise UserError(f"{origin}, row {row}: column '{name}' is not UTF-8: convert it to UTF-8") from None
+        raise UserError(f"{origin}, row {row}: column '{_short(name)}' is not UTF-8: convert it to UTF-8") from None
+
+
+def may_hold(what: str, kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type can be a `prompt`, `source` or `cluster`; null can, to name the row."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    types = pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind):
+        return True
+    return what == "cluster" and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
 def _decodes(value: pa.Scalar) -> bool:
@@ -88,14 +106,17 @@ def _check_columns(present: list[str], columns: Mapping[str, str], extra: str, o
     missing = [column for column in wanted if column not in present]
     if missing:
         raise UserError(
-            f"{origin}: column '{missing[0]}' is missing (it has: {', '.join(present)[:200]}): "
+            f"{origin}: column '{_short(missing[0])}' is missing (it has: {one_line(', '.join(present), 200)}): "
             "set data.columns to its names"
         )
+    repeated = [column for column in wanted if present.count(column) > 1]
+    if repeated:
+        raise UserError(f"{origin}: two columns are named '{_short(repeated[0])}': rename or remove one")
     others = [column for column in present if column not in wanted]
     if others and extra == "refuse":
         raise UserError(
-            f"{origin}: unknown column '{others[0][:80]}': remove it, or set data.extra_columns to drop to leave out "
-            "all but the columns that data.columns names"
+            f"{origin}: unknown column '{_short(others[0])}': remove it, or set data.extra_columns to drop to leave "
+            "out all but the columns that data.columns names"
         )
 
 
@@ -121,6 +142,13 @@ def _prompt(value: Any, max_chars: int, where: str) -> str:
 def _source(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: the source is {_shown(value)}, not a name: mend or remove the row")
+    if len(value) > MAX_SOURCE_CHARS:
+        raise UserError(
+            f"{where}: the source has {len(value)} characters, more than {MAX_SOURCE_CHARS}: a name is wanted, "
+            "check which column data.columns.source names"
+        )
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
+        raise UserError(f"{where}: the source {_shown(value)} holds control characters: mend or remove the row")
     return value
 
 
@@ -140,3 +168,7 @@ def _cluster(value: Any, clusters: int, where: str) -> int:
 
 def _shown(value: Any) -> str:
     return "missing" if value is None else ascii(value)[:60]
+
+
+def _short(name: str) -> str:
+    return one_line(name, 80)

@@ -13,15 +13,16 @@ from pipeline.prompts.local import load_local_prompts
 from pipeline.prompts.raw import to_raw_table
 from pipeline.prompts.sample import sample_prompts
 
+OWN_COLUMNS = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
+
 
 def main() -> None:
     data = read("data", DataParams)
     seed = read("seed", int)
     table, origin, commit = _load(data, seed)
-    columns = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
     raw = to_raw_table(
         table,
-        columns if data.source == "sample" else data.columns.model_dump(),
+        OWN_COLUMNS if data.source == "sample" else data.columns.model_dump(),
         len(data.clusters),
         data.max_prompt_chars,
         data.extra_columns,
@@ -47,12 +48,10 @@ def main() -> None:
 
 def _benign(path: Path, max_prompt_chars: int) -> pa.Table:
     """The harmless prompts: columns prompt_id, prompt, source."""
-    table = load_local_prompts(path, "data.benign")
-    if "cluster" in table.column_names:
-        table = table.drop_columns("cluster")
+    table = load_local_prompts(path, ["prompt", "source"], "data.benign")
+    table = table.select([place for place, name in enumerate(table.column_names) if name != "cluster"])
     table = table.append_column("cluster", pa.array([0] * table.num_rows))
-    columns = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
-    return to_raw_table(table, columns, 1, max_prompt_chars, "drop", path.name).drop_columns("cluster")
+    return to_raw_table(table, OWN_COLUMNS, 1, max_prompt_chars, "drop", path.name).drop_columns("cluster")
 
 
 def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
@@ -60,7 +59,7 @@ def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
     if data.source == "sample":
         return sample_prompts(data.sample_rows, seed), "sample", None
     if data.source == "local":
-        return load_local_prompts(Path(data.path)), Path(data.path).name, None
+        return load_local_prompts(Path(data.path), data.columns.model_dump().values()), Path(data.path).name, None
     from pipeline.hub import resolve_commit  # not at the top: other sources need no network
     from pipeline.prompts.hub import load_hub_prompts
 
