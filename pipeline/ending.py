@@ -13,7 +13,7 @@ from typing import Any
 STOPPING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
 # variables that DVC, make and torchrun set for what they start, which is of no use without them
 STARTERS = {"DVC_STAGE", "MAKELEVEL", "TORCHELASTIC_RUN_ID"}
-_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_CLEAN_UP = 0.5, 5.0
+_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_CLEAN_UP = 0.5, 3.0
 
 
 def exit_code(number: int) -> int:
