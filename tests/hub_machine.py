@@ -24,7 +24,7 @@ def main():
     commit = resolve_commit(repo, revision, kind)
     if kind == "dataset":
         from pipeline.prompts.hub import load_hub_prompts
-        table = load_hub_prompts(repo, commit, split)
+        table = load_hub_prompts(repo, commit, split, ["prompt", "source", "cluster"])
         print(json.dumps({"commit": commit, "rows": table.to_pylist()}))
     else:
         from pipeline.model.hub import fetch_hub_model, model_files

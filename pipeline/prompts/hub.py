@@ -1,5 +1,6 @@
 """Prompts from a dataset of the Hugging Face hub."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ CARD = "README.md"
 DATA_FILES = ["*.csv", "*.jsonl", "*.parquet"]
 
 
-def load_hub_prompts(repo: str, commit: str, split: str) -> pa.Table:
+def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str]) -> pa.Table:
     """Read one split of a dataset of .csv, .jsonl or .parquet files, with the dataset's own columns.
 
     The files are fetched and checked first, and read from the cache as local ones are. README.md says which of them
@@ -23,6 +24,7 @@ def load_hub_prompts(repo: str, commit: str, split: str) -> pa.Table:
         repo: `owner/name` of the dataset.
         commit: 40 hex digits.
         split: one of the dataset's splits.
+        columns: those whose values are wanted, see `load_local_prompts`.
 
     Raises: UserError as `pipeline.hub.fetch` does, for a split that is not there, and for files that do not
     make a table.
@@ -36,7 +38,7 @@ def load_hub_prompts(repo: str, commit: str, split: str) -> pa.Table:
             raise UserError(
                 f"data.split = {split} is not a split of dataset {repo}: set it to one of {', '.join(splits)[:200]}"
             )
-        tables = [_read(snapshot.directory, name) for name in splits[split]]
+        tables = [_read(snapshot.directory, name, columns) for name in splits[split]]
         return pa.concat_tables(tables, promote_options="permissive")
     except (ValueError, pa.ArrowException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -53,9 +55,9 @@ def _card(directory: Path, files: list[str]) -> str:
         return card.read(MAX_CARD_CHARS)
 
 
-def _read(directory: Path, name: str) -> pa.Table:
+def _read(directory: Path, name: str, columns: Collection[str]) -> pa.Table:
     try:
-        table = load_local_prompts(directory / name)
+        table = load_local_prompts(directory / name, columns)
     except UserError as error:
         raise ValueError(str(error).replace(f"{directory}/", "")) from error
     return table.replace_schema_metadata(None)

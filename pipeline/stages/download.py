@@ -58,13 +58,14 @@ def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
     """The source's table, what messages call it, and its commit if it has one."""
     if data.source == "sample":
         return sample_prompts(data.sample_rows, seed), "sample", None
+    columns = data.columns.model_dump().values()
     if data.source == "local":
-        return load_local_prompts(Path(data.path), data.columns.model_dump().values()), Path(data.path).name, None
+        return load_local_prompts(Path(data.path), columns), Path(data.path).name, None
     from pipeline.hub import resolve_commit  # not at the top: other sources need no network
     from pipeline.prompts.hub import load_hub_prompts
 
     commit = resolve_commit(data.repo, data.revision, "dataset")
-    return load_hub_prompts(data.repo, commit, data.split), data.repo, commit
+    return load_hub_prompts(data.repo, commit, data.split, columns), data.repo, commit
 
 
 if __name__ == "__main__":
