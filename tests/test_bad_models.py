@@ -148,7 +148,7 @@ def test_stages_that_lack_their_inputs_say_which(tmp_path: Path) -> None:
     assert "data/prompts.parquet is missing" in run_stage_error("split", tmp_path)
     assert "data/scores/text.parquet is missing" in run_stage_error("evaluate", tmp_path)
     line = run_stage_error("train_sae", tmp_path, "resid_post.1", "nope")
-    assert line == "params.yaml: key 'sae.variants.nope' is missing: add it"
+    assert line.startswith("variant 'nope' is not in params.yaml: it has batch_topk, topk")
 
 
 def test_too_few_prompts_of_a_class(work: Path) -> None:
