@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FileError
-from pipeline.system_errors import NOTE
+from pipeline.system_errors import NOTE, system_line
 from pipeline.text import labels, visible
 
 METRIC_DECIMALS = 4
@@ -122,6 +122,11 @@ def read_json(path: Path, remedy: str = "make it again") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5000 digits, nested too deeply
         raise FileError(f"{path} is not JSON ({error})", remedy) from None
+
+
+def damaged(path: Path, error: Exception, remedy: str = "make it again") -> Exception:
+    """What to raise where reading a file raised `error`: that itself, if the operating system is behind it."""
+    return error if system_line(error) else FileError(f"{path} is missing or damaged ({error})", remedy)
 
 
 def _check_is_file(path: Path, remedy: str) -> None:

@@ -128,7 +128,7 @@ def test_prompt_ids_that_do_not_tell_the_prompts_apart_are_refused() -> None:
     [
         (lambda folder: (folder / "norms.safetensors").unlink(), r"norms\.safetensors is missing or damaged"),
         (lambda folder: save_file({"norms": torch.ones(3)}, folder / "norms.safetensors"), "is not of the rows of its"),
-        (lambda folder: (folder / "manifest.json").write_text('{"width": 8}'), r"manifest\.json has no shards: run"),
+        (lambda folder: (folder / "manifest.json").write_text('{"width": 8}'), r"manifest\.json has no shards"),
     ],
 )
 def test_a_store_without_its_mask_is_refused(damage: Any, expected: str, tmp_path: Path) -> None:

@@ -171,6 +171,15 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     assert set(first.train) != set(second.train)
 
 
+def test_of_very_many_sources_the_largest_are_left_out_in_turn() -> None:
+    prompts, _ = made(3000, 0, sources=50)
+    every = tasks(prompts, "even", 5, scarce=[], draws=2, noise=[], folds=2)
+    left_out = [task.setting.removeprefix("without_") for task in every if task.setting.startswith("without_")]
+    counts = Counter(prompts.sources[prompts.train].tolist())
+    others = set(counts) - set(left_out)
+    assert len(left_out) == 30 and min(counts[name] for name in left_out) >= max(counts[name] for name in others)
+
+
 def test_stability_tells_signal_from_noise() -> None:
     prompts, features = made(600, 0)
     labels, rng = prompts.labels, np.random.default_rng(1)

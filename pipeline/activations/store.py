@@ -21,14 +21,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.activations.mask import candidates, counted
-from pipeline.errors import UserError
-from pipeline.files import read_json, read_table, replacing, write_json
+from pipeline.errors import FileError
+from pipeline.files import damaged, read_json, read_table, replacing, write_json
 from pipeline.points import Point
 
 MANIFEST = "manifest.json"
 INDEX = "tokens.parquet"
 TENSOR = "activations"
 NORMS, NORMS_TENSOR = "norms.safetensors", "norms"
+REMEDY = "give a folder that pipeline.activations.extract wrote"
 _IN_MANIFEST = ("width", "shards", "special_ids", "norm_limit")
 
 
@@ -75,25 +76,23 @@ class ActivationStore:
         """Raise UserError when files are missing, damaged, or do not belong together."""
         self.folder = folder / point
         self.point = Point.parse(point)
-        manifest = read_json(self.folder / MANIFEST)
+        manifest = read_json(self.folder / MANIFEST, REMEDY)
         index = read_table(folder / INDEX)
-        missing = [key for key in _IN_MANIFEST if key not in manifest]
+        missing = [key for key in _IN_MANIFEST if not isinstance(manifest, dict) or key not in manifest]
         if missing:
-            raise UserError(f"{self.folder / MANIFEST} has no {missing[0]}: run 'dvc repro' to extract again")
+            raise FileError(f"{self.folder / MANIFEST} has no {missing[0]}", REMEDY)
         self.width: int = manifest["width"]
         self.shards: list[dict[str, Any]] = manifest["shards"]
         if sum(shard["rows"] for shard in self.shards) != index.num_rows:
-            raise UserError(
-                f"{self.folder} has {sum(shard['rows'] for shard in self.shards)} rows where {folder / INDEX} has "
-                f"{index.num_rows}: run 'dvc repro' to extract again"
-            )
+            rows = sum(shard["rows"] for shard in self.shards)
+            raise FileError(f"{self.folder} has {rows} rows where {folder / INDEX} has {index.num_rows}", REMEDY)
         ids = index["prompt_id"].to_numpy()
         starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
         self.prompt_ids: list[str] = ids[starts].tolist()
         self.offsets = np.append(starts, len(ids)).astype(np.int64)
         self.place_of = {prompt_id: place for place, prompt_id in enumerate(self.prompt_ids)}
         if len(self.place_of) < len(self.prompt_ids):
-            raise UserError(f"{folder / INDEX} has tokens of a prompt in two places: run 'dvc repro' to extract again")
+            raise FileError(f"{folder / INDEX} has tokens of a prompt in two places", REMEDY)
         self.norm_limit: float = manifest["norm_limit"]
         candidate = candidates(index["position"].to_numpy(), index["token_id"].to_numpy(), manifest["special_ids"])
         self.counted = counted(candidate, self._norms(len(ids)), self.norm_limit, self.offsets)
@@ -105,7 +104,7 @@ class ActivationStore:
         path = self.folder / NORMS
         norms = self._tensor(path, NORMS_TENSOR)
         if norms.shape != (rows,):
-            raise UserError(f"{path} is not of the rows of its manifest: run 'dvc repro' to extract again")
+            raise FileError(f"{path} is not of the rows of its manifest", REMEDY)
         return np.asarray(norms.numpy())
 
     def counted_of(self, prompt_id: str) -> np.ndarray:
@@ -118,9 +117,7 @@ class ActivationStore:
         """Raise UserError when a prompt is not there."""
         for prompt_id in prompt_ids:
             if prompt_id not in self.place_of:
-                raise UserError(
-                    f"{self.folder} has no activations of prompt {prompt_id}: run 'dvc repro' to extract again"
-                )
+                raise FileError(f"{self.folder} has no activations of prompt {prompt_id}", REMEDY)
 
     def shard_rows(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (first row, activations (rows, width) in the stored dtype) shard by shard."""
@@ -135,7 +132,7 @@ class ActivationStore:
         path = self.folder / self.shards[number]["file"]
         rows = self._tensor(path, TENSOR)
         if rows.shape != (self.shards[number]["rows"], self.width):
-            raise UserError(f"{path} is not the shard of its manifest: run 'dvc repro' to extract again")
+            raise FileError(f"{path} is not the shard of its manifest", REMEDY)
         return rows
 
     def _tensor(self, path: Path, name: str) -> Tensor:
@@ -143,7 +140,7 @@ class ActivationStore:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}): run 'dvc repro' to extract again") from None
+            raise damaged(path, error, REMEDY) from None
         return tensor
 
     def readers(self, rows: np.ndarray) -> list[Callable[[], Tensor]]:

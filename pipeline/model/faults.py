@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from pipeline.errors import UserError
+from pipeline.system_errors import system_line
 
 _LONGEST = 300  # characters of a library's message that are shown
 
@@ -30,6 +31,8 @@ def explained(problem: str, remedy: str, hide: tuple[str, str] = ("", "")) -> It
     except BaseException as error:
         if is_out_of_memory(error):
             problem, remedy = f"{problem}: out of memory", "free some memory, or choose a smaller model"
+        elif line := system_line(error):
+            raise UserError(line) from None
         words = first_line(error)
         raise UserError(f"{problem} ({words.replace(*hide) if hide[0] else words}): {remedy}") from None
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.files import damaged
 from pipeline.probes.pooling import POOLINGS
 from pipeline.probes.read import choices_of
 
@@ -38,7 +39,7 @@ class Linear:
         try:
             stored = load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is missing or damaged ({error}): run 'dvc repro' to fit the probe again") from None
+            raise damaged(file, error, "fit the probe again") from None
         wanted = {"coefficient", "intercept", "offset", "scale"}
         if pooling not in POOLINGS or set(stored) != wanted or "features" in choices:
             raise UserError(

@@ -14,6 +14,7 @@ Negatives = Literal["even", "natural"]
 FULL, SHUFFLED = "balanced", "shuffled"
 SHUFFLES = 5
 NO_CLUSTER = -1  # of harmless prompts
+SOURCES = 30  # that are looked at one by one, where there may be thousands
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def tasks(
 
     `shuffled`: its labels permuted, SHUFFLES times: whatever is fitted on them must be at chance on average.
     `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
-    flipped. `without_SOURCE`: no train prompts of that source, on whose test prompts it is to be judged. Sizes that
+    flipped. `without_SOURCE`: no train prompts of that source, one of the largest, on whose test prompts it is to be
+    judged. Sizes that
     train does not have, or that have too few near-duplicate groups for the folds, and sources without `fewest` train
     prompts of each class beside them, are left out.
     """
@@ -165,12 +167,18 @@ def tasks(
         first = np.argsort(keys, kind="stable")[: round(share * len(train))]
         flipped[first] = ~flipped[first]
         yield Task(f"noise_{100 * share:g}", 0, train, flipped)
-    for source in sorted(set(prompts.sources[prompts.train])):
+    for source in largest_sources(prompts):
         kept = prompts.sources[train] != source
         judged = prompts.test & (prompts.sources == source)
         enough = min(np.bincount(labels[kept], minlength=2)) >= fewest and _groups(prompts, train[kept]) >= folds
         if enough and len(set(prompts.labels[judged])) == 2:
             yield Task(f"without_{source}", 0, train[kept], labels[kept])
+
+
+def largest_sources(prompts: Prompts) -> list[str]:
+    """The sources with most train prompts, at most SOURCES of them, by name."""
+    names, counts = np.unique(prompts.sources[prompts.train], return_counts=True)
+    return sorted(names[np.argsort(-counts, kind="stable")[:SOURCES]].tolist())
 
 
 def _groups(prompts: Prompts, rows: np.ndarray) -> int:

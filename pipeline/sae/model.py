@@ -21,6 +21,7 @@ from pipeline.sae.check import (
     shown,
 )
 from pipeline.sae.sparse import Active, sum_over_latents
+from pipeline.system_errors import system_line
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SPARSE = 1 / 16  # share of active latents up to which sums over them are faster than a product with all
@@ -140,7 +141,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path} is damaged ({shown(str(error))})", REMEDY) from None
+        raise error if system_line(error) else FileError(f"{path} is damaged ({shown(str(error))})", REMEDY) from None
 
 
 def _plain(architecture: str, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.models import Model
+from pipeline.probes.task import largest_sources
 
 
 def _length(texts: Texts) -> np.ndarray:
@@ -14,9 +15,9 @@ def _length(texts: Texts) -> np.ndarray:
 
 
 def _length_and_source(texts: Texts) -> np.ndarray:
-    """And which source it is, (N, 2 + sources)."""
+    """And which of the largest sources it is, (N, 2 + sources)."""
     prompts = texts.prompts
-    return np.hstack([_length(texts), prompts.sources[:, None] == np.unique(prompts.sources[prompts.train])])
+    return np.hstack([_length(texts), prompts.sources[:, None] == largest_sources(prompts)])
 
 
 ARMS = [
