@@ -119,9 +119,7 @@ def test_a_token_that_decides_everything_is_found() -> None:
         ids[ids == decisive] = 78
         ids[1 + number % (len(ids) - 1)] = decisive
     noise = Classifier(Linear("mean", np.eye(WIDTH)[5], 0.0), lambda x_TD: x_TD)
-    found = deletion_of(
-        model, tokens, removable(tokens, tokens, candidates_of(tokens)), {"sae": one_direction(), "dense": noise}
-    )
+    found = deletion_of(model, tokens, removable(tokens, tokens), {"sae": one_direction(), "dense": noise})
     level = {key: logits[..., 0].mean(axis=(0, 1)) for key, logits in found.logits.items()}
     gone = SHARES.index(20)
     assert level["deletion", "sae"][0] > 20 * abs(level["deletion", "sae"][gone])
@@ -158,20 +156,12 @@ def test_the_curves_are_of_the_model_run_without_the_tokens() -> None:
     np.testing.assert_array_equal(random[:, 1, 0], found.logits["insertion", "dense"][:, 0, -1])
 
 
-def candidates_of(tokens: PromptTokens) -> list[np.ndarray]:
-    return [tokens.candidates(prompt) for prompt in range(len(tokens.ids))]
-
-
-def test_only_tokens_of_the_prompt_itself_that_count_may_go() -> None:
+def test_only_candidates_of_the_prompt_itself_may_go() -> None:
     whole, prompt_alone = (tokens_of(PROMPTS[:5], prompt_format="chat", keep=keep) for keep in ("all", "prompt"))
-    for positions, inside in zip(removable(whole, prompt_alone, candidates_of(whole)), prompt_alone.kept, strict=True):
+    for positions, inside in zip(removable(whole, prompt_alone), prompt_alone.kept, strict=True):
         assert positions.tolist() == inside.tolist()
     raw = tokens_of(PROMPTS[:5])
-    counted = candidates_of(raw)
-    counted[2][3] = False
-    expected = [list(range(1, len(ids))) for ids in raw.ids]
-    expected[2].remove(3)
-    assert [positions.tolist() for positions in removable(raw, raw, counted)] == expected
+    assert [positions.tolist() for positions in removable(raw, raw)] == [list(range(1, len(ids))) for ids in raw.ids]
 
 
 def test_rows_are_means_over_prompts_and_draws() -> None:

@@ -107,12 +107,6 @@ class ActivationStore:
             raise FileError(f"{path} is not of the rows of its manifest", REMEDY)
         return np.asarray(norms.numpy())
 
-    def counted_of(self, prompt_id: str) -> np.ndarray:
-        """Which of the kept tokens of a prompt count, bool (kept). Raise UserError when the prompt is not there."""
-        self.check_has([prompt_id])
-        place = self.place_of[prompt_id]
-        return self.counted[self.offsets[place] : self.offsets[place + 1]]
-
     def check_has(self, prompt_ids: Iterable[str]) -> None:
         """Raise UserError when a prompt is not there."""
         for prompt_id in prompt_ids:

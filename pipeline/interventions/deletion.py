@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.activations.forward import PromptForward
 from pipeline.activations.mask import counted, norms_of
 from pipeline.activations.tokens import PromptTokens
+from pipeline.errors import UserError
 from pipeline.points import Point
 from pipeline.probes.attribution import Classifier
 from pipeline.progress import progress
@@ -77,15 +78,15 @@ class Curves:
         return found
 
 
-def removable(tokens: PromptTokens, of_prompt: PromptTokens, counted: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each prompt the positions that may be removed: tokens of the prompt itself that count.
+def removable(tokens: PromptTokens, of_prompt: PromptTokens) -> list[np.ndarray]:
+    """For each prompt the positions that may be removed: the mask's candidates among the prompt's own tokens.
 
     Args:
         of_prompt: the same prompts, tokenised with `keep` prompt, without the chat template's tokens.
-        counted: for each prompt, bool (kept), see `pipeline.activations.mask`.
     """
     return [
-        np.intersect1d(kept[mask], own) for kept, mask, own in zip(tokens.kept, counted, of_prompt.kept, strict=True)
+        np.intersect1d(kept[tokens.candidates(prompt)], of_prompt.kept[prompt])
+        for prompt, kept in enumerate(tokens.kept)
     ]
 
 
@@ -109,20 +110,33 @@ def curves(
 
     Args:
         model: as `extract` runs it, at least up to the point; batch_tokens, dtype: as of `extract`.
-        may_go: for each prompt the positions that may be removed, at least FEWEST.
+        may_go: for each prompt the positions that may be removed; outliers among them always stay.
         classifiers: by name, on the activations at the point.
         norm_limit: of these, see `pipeline.activations.mask`.
         seed: of the random orders.
+
+    Returns: the curves of the prompts that have at least FEWEST tokens to remove.
+    Raises: UserError when none has.
     """
     how = (norm_limit, batch_tokens, dtype)
     rng = np.random.default_rng(seed)
     orders: dict[str, list[list[np.ndarray]]] = {name: [] for name in (*classifiers, RANDOM)}
-    for prompt, (positions, states) in enumerate(_states(model, tokens, point, *how, "attributing")):
+    chosen: dict[int, np.ndarray] = {}  # by prompt, the positions that go
+    first_pass = _states(model, tokens, point, *how, "attributing") if tokens.ids else ()
+    for prompt, (positions, states) in enumerate(first_pass):
+        goes = np.isin(positions, may_go[prompt])
+        if goes.sum() < FEWEST:
+            continue
+        chosen[prompt] = positions[goes]
         for name, classifier in classifiers.items():
-            by_token = dict(zip(positions.tolist(), classifier.by_token(states).tolist(), strict=True))
-            values = np.array([by_token.get(position, 0.0) for position in may_go[prompt].tolist()])
-            orders[name].append([may_go[prompt][np.argsort(-values, kind="stable")]])
-        orders[RANDOM].append([rng.permutation(may_go[prompt]) for _ in range(DRAWS)])
+            by_token = classifier.by_token(states)[goes]
+            orders[name].append([chosen[prompt][np.argsort(-by_token, kind="stable")]])
+        orders[RANDOM].append([rng.permutation(chosen[prompt]) for _ in range(DRAWS)])
+    if not chosen:
+        raise UserError(
+            f"no prompt of the target has {FEWEST} tokens that can be removed: raise extract.max_tokens or "
+            "filter.min_chars"
+        )
 
     numbers: dict[_Input, int] = {}  # of the inputs, each of which is run once
     wanted = {
@@ -135,7 +149,7 @@ def curves(
         for method in METHODS
         for order, by_prompt in orders.items()
     }
-    inputs = _inputs(tokens, may_go, list(numbers))
+    inputs = _inputs(tokens.some(list(chosen)), list(chosen.values()), list(numbers))
     logits = np.array(
         [
             [classifier.logit(states) for classifier in classifiers.values()]

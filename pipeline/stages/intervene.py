@@ -9,7 +9,6 @@ from pipeline import paths
 from pipeline.activations.store import ActivationStore
 from pipeline.activations.tokens import Keep, PromptTokens, input_limit, tokenise
 from pipeline.cli import run_stage
-from pipeline.errors import UserError
 from pipeline.files import write_metrics, write_rows
 from pipeline.interventions import ablation, deletion
 from pipeline.interventions.latents import Sets, choose
@@ -97,15 +96,8 @@ def _curves(
     model: _Model, prompts: Prompts, rows: list[int], store: ActivationStore, classifiers: Mapping[str, Classifier]
 ) -> deletion.Curves:
     tokens = model.tokens(prompts, rows, model.extract.keep)
-    counted = [store.counted_of(prompt_id) for prompt_id in tokens.prompt_ids]
-    may_go = deletion.removable(tokens, model.tokens(prompts, rows, "prompt"), counted)
-    long = [number for number, positions in enumerate(may_go) if len(positions) >= deletion.FEWEST]
-    if not long:
-        raise UserError(
-            f"no test prompt of cluster {prompts.target} has {deletion.FEWEST} tokens that can be removed: "
-            "raise extract.max_tokens or filter.min_chars"
-        )
-    long = long[: deletion.PROMPTS]
+    may_go = deletion.removable(tokens, model.tokens(prompts, rows, "prompt"))
+    long = [number for number, positions in enumerate(may_go) if len(positions) >= deletion.FEWEST][: deletion.PROMPTS]
     return deletion.curves(
         model.upto(store.point.layer),
         tokens.some(long),
