@@ -8,11 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import constants
-
 from pipeline.errors import UserError
 from pipeline.model.faults import first_line, shown
 from pipeline.model.hub import model_files
+from pipeline.offline import offline
 
 # Settings that name code, files, repositories or kernels, wherever they stand: transformers would follow some of them
 # out of the directory, or on to the hub, and none is needed to load the directory's own files.
@@ -39,7 +38,7 @@ def viewed(directory: Path, *, with_weights: bool = True) -> Iterator[Path]:
     """
     files = model_files(directory)
     weights = {file.name for file in files if file.suffix == ".safetensors"}
-    with TemporaryDirectory(prefix="model.") as folder, _offline():
+    with TemporaryDirectory(prefix="model.") as folder, offline():
         for file in files:
             if file.name.endswith(".safetensors.index.json"):
                 _check_index(file, weights)
@@ -96,14 +95,3 @@ def _check_size(path: Path, most: int) -> None:
     size = path.stat().st_size
     if size > most:
         raise UserError(f"{path} has {size} bytes, and more than {most} are never read: fetch or copy the model again")
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """No request to the hub, whatever a file asks for: local files are all there is to load."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
