@@ -196,14 +196,24 @@ CARDS = {
     "zip": "zip://secret.csv::OTHER/lab/secrets/resolve/x/a.zip",
     "file": "file://SECRETS/secret.csv",
     "home": "~/secret.csv",
+    "data address": "data:text/csv,prompt",
+    "file without slashes": "file:secret.csv",
+    "through a link": "all.csv::SECRETS/secret.csv",
+    "backslashes": "..\\..\\secret.csv",
     "NUL": '"a\\0.csv"',
-    "not there": "other.csv",
+    "half a surrogate pair": '"\\uD800.csv"',
 }
 ODD_CARDS = {
     "configs as text": "configs: all.csv",
     "configs of texts": "configs: [all.csv]",
     "two configs": "configs: [{config_name: a, data_files: all.csv}, {config_name: b, data_files: all.csv}]",
     "data_dir that leads out": "configs: [{config_name: a, data_dir: ../../../..}]",
+    "data_dir that is not there": "configs: [{config_name: a, data_dir: nowhere}]",
+    "pattern that fits nothing": "configs: [{config_name: a, data_files: x*.csv}]",
+    "one split that fits nothing": "configs: [{config_name: a, data_files: [{split: train, path: all.csv}, "
+    "{split: test, path: x*.csv}]}]",
+    "a split twice": "configs: [{config_name: a, data_files: [{split: train, path: all.csv}, "
+    "{split: train, path: all.csv}]}]",
     "data_dir as list": "configs: [{config_name: a, data_dir: [x]}]",
     "data_files null": "configs: [{config_name: a, data_files: {}}]",
     "nested data_files": "configs: [{config_name: a, data_files: [[all.csv]]}]",
@@ -218,7 +228,10 @@ ODD_CARDS = {
     "itself": "configs: &a [*a]",
 }
 IGNORED_CARDS = {  # what a README.md may say that is not listened to
+    "config without a name": "configs: [{data_files: all.csv}]",
+    "config with the name of a folder": "configs: [{config_name: ../../x, data_files: all.csv}]",
     "options": "configs: [{config_name: a, data_files: all.csv, sep: x, skiprows: 9, names: [a], encoding: rot13}]",
+    "types": "configs: [{config_name: a, data_files: all.csv, features: [{name: prompt, dtype: int64}]}]",
     "features": "dataset_info: {features: [{name: prompt, dtype: int64}]}",
     "loading script": "configs: [{config_name: a, data_files: all.csv, script: load.py}]",
 }
@@ -274,6 +287,9 @@ ATTACKS = [
             f"card: {id}", "", (), "which is none of its files", f"configs: [{{config_name: a, data_files: {path}}}]"
         )
         for id, path in CARDS.items()
+    ),
+    Attack(
+        "card: not there", "", (), "Unable to find 'other.csv'", "configs: [{config_name: a, data_files: other.csv}]"
     ),
     *(Attack(f"card: {id}", "", (), "is not a table", card) for id, card in ODD_CARDS.items()),
     *(Attack(f"card: {id}", "", (), "", card) for id, card in IGNORED_CARDS.items()),

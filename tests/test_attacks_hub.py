@@ -33,7 +33,7 @@ def run(job):
     try:
         commit = resolve_commit(repo, revision, kind)
         if kind == "dataset":
-            result = {"rows": load_hub_prompts(repo, commit, "train").to_pylist()}
+            result = {"rows": load_hub_prompts(repo, commit, "train", ["prompt", "source", "cluster"]).to_pylist()}
         else:
             found = fetch(repo, commit, kind, ["config.json", "*.safetensors"])
             result = {"files": {name: (found.directory / name).read_bytes().hex() for name in found.files}}
@@ -43,8 +43,12 @@ def run(job):
         result = {"bug": traceback.format_exc()}
     return result | {"seconds": time.monotonic() - start}
 
+jobs = json.load(sys.stdin)
 with ThreadPoolExecutor(16) as pool:
-    print(json.dumps(list(pool.map(run, json.load(sys.stdin)))))
+    results = list(pool.map(run, [job for job in jobs if job[1] != "dataset"]))
+# one by one, since the whole process is offline while a card is followed
+datasets = [run(job) for job in jobs if job[1] == "dataset"]
+print(json.dumps([(datasets if job[1] == "dataset" else results).pop(0) for job in jobs]))
 """
 
 

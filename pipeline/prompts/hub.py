@@ -7,10 +7,9 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.hub import fetch
-from pipeline.prompts.card import MAX_CARD_CHARS, splits_of
+from pipeline.prompts.hub_splits import CARD, splits_of
 from pipeline.prompts.local import load_local_prompts
 
-CARD = "README.md"
 DATA_FILES = ["*.csv", "*.jsonl", "*.parquet"]
 
 
@@ -31,9 +30,7 @@ def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str
     """
     snapshot = fetch(repo, commit, "dataset", [CARD, *DATA_FILES])
     try:
-        splits = splits_of(_card(snapshot.directory, snapshot.files), [name for name in snapshot.files if name != CARD])
-        if not splits:
-            raise ValueError("it has no such files")
+        splits = splits_of(snapshot)
         if split not in splits:
             raise UserError(
                 f"data.split = {split} is not a split of dataset {repo}: set it to one of {', '.join(splits)[:200]}"
@@ -46,13 +43,6 @@ def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str
             f"dataset {repo} (data.repo) at {commit} is not a table in .csv, .jsonl or .parquet files "
             f"({reason}): set data.revision or data.repo to one that is, or mend a copy and set data.source to local"
         ) from error
-
-
-def _card(directory: Path, files: list[str]) -> str:
-    if CARD not in files:
-        return ""
-    with (directory / CARD).open(encoding="utf-8", errors="replace") as card:
-        return card.read(MAX_CARD_CHARS)
 
 
 def _read(directory: Path, name: str, columns: Collection[str]) -> pa.Table:
