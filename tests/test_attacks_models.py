@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_stage, run_stage_error
+from helpers import run_stage, run_stage_error, working_in
 from model_attacks import (
     INDEX,
     WEIGHTS,
@@ -118,6 +118,15 @@ REFUSED_BY_FETCH: dict[str, tuple[Change, str]] = {
     "the directory is a file": (several(shutil.rmtree, Path.touch), "lm is not a directory"),
     "the directory is a pipe": (several(shutil.rmtree, os.mkfifo), "lm is not a directory"),
 }
+# what params.yaml may not name is said first: DVC would read it without end; the library says it, too
+SAID_OF_PARAMS = {
+    "weights are a pipe": "'lm' is not allowed: it holds 'model.safetensors', which is a named pipe, not a file",
+    "weights are a socket": "'lm' is not allowed: it holds 'model.safetensors', which is a socket, not a file",
+    "weights are a device": "'lm' is not allowed: it holds 'model.safetensors', which is a device, not a file",
+    "weights are a circle": "'lm' is not allowed: it cannot be looked at: 'model.safetensors' in it (Too many levels",
+    "the directory is a file": "'lm' is not allowed: it is a file, not a directory",
+    "the directory is a pipe": "'lm' is not allowed: it is a named pipe, not a directory",
+}
 REFUSED_BY_EXTRACT: dict[str, tuple[Change, str]] = {
     "heads that do not divide": (config(num_attention_heads=3), "self_attn.o_proj.weight is (64, 64), and config.json"),
     "vocabulary of the config alone": (
@@ -208,8 +217,17 @@ def test_fetch_says_in_one_line_what_is_wrong_and_loses_nothing(
 ) -> None:
     change, expected = REFUSED_BY_FETCH[attack]
     change(work / "lm")
-    assert expected in fetch_error(work)
+    assert SAID_OF_PARAMS.get(attack, expected) in fetch_error(work)
     assert capfd.readouterr() == ("", "")  # neither from a logger nor from compiled code
+
+
+@pytest.mark.parametrize("attack", SAID_OF_PARAMS)
+def test_the_library_refuses_what_is_no_file_as_well(work: Path, attack: str) -> None:
+    change, expected = REFUSED_BY_FETCH[attack]
+    change(work / "lm")
+    with working_in(work), pytest.raises(UserError) as error:
+        describe(Path("lm"))
+    assert expected in str(error.value)
 
 
 @pytest.mark.parametrize("attack", REFUSED_BY_EXTRACT)

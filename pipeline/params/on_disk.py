@@ -57,7 +57,8 @@ def _mode(key: str, name: str, path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _refused(key, name, f"cannot be looked at ({error.strerror})") from None
+        inside = f": {shown(path.name)} in it" if path != Path(name) else ""
+        raise _refused(key, name, f"cannot be looked at{inside} ({error.strerror})") from None
     except ValueError as error:  # a NUL, or half a surrogate pair
         raise _refused(key, name, f"is no file's name ({error})") from None
     if any(real.is_relative_to(never) for never in _NEVER_ENDING):
