@@ -260,14 +260,19 @@ def not_a_file(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "device", "nothing"])
 def test_what_is_not_a_file_is_not_opened(kind: str, tmp_path: Path) -> None:
     not_a_file(tmp_path, kind)
-    assert download_error(tmp_path, "p.csv").startswith("p.csv is not a file: set data.path")
+    with pytest.raises(UserError, match=r"p\.csv is not a file: set data\.path"):
+        load_local_prompts(tmp_path / "p.csv", COLUMNS.values())
+    if kind != "nothing":  # DVC would open it, so params are not allowed to name it
+        assert download_error(tmp_path, "p.csv").startswith("params.yaml: data.path = 'p.csv' is not allowed: it ")
 
 
 def test_a_file_without_a_size_is_empty(tmp_path: Path) -> None:
     if not Path("/proc/self/status").is_file():
         pytest.skip("needs /proc")
     (tmp_path / "p.csv").symlink_to("/proc/self/status")
-    assert download_error(tmp_path, "p.csv").startswith("p.csv is empty")
+    with pytest.raises(UserError, match=r"p\.csv is empty"):
+        load_local_prompts(tmp_path / "p.csv", COLUMNS.values())
+    assert download_error(tmp_path, "p.csv").endswith("it is not on a disk but made up by the system")
 
 
 def test_a_file_of_too_many_rows_or_bytes_is_not_read(tmp_path: Path) -> None:

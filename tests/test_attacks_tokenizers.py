@@ -19,7 +19,10 @@ REFUSED_BY_FETCH: dict[str, tuple[Change, str]] = {
     "tokenizer is empty": (text("tokenizer.json", ""), "lm has no tokenizer that loads ("),
     "tokenizer is no UTF-8": (text("tokenizer.json", b"\xff\xfe"), "lm has no tokenizer that loads ("),
     "tokenizer is deep": (text("tokenizer.json", "[" * 100_000), "lm has no tokenizer that loads ("),
-    "tokenizer is a pipe": (instead("tokenizer.json", os.mkfifo), "lm/tokenizer.json is not a regular file"),
+    "tokenizer is a pipe": (
+        instead("tokenizer.json", os.mkfifo),
+        "it holds 'tokenizer.json', which is a named pipe, not a file",
+    ),
     "tokenizer is enormous": (sparse("tokenizer.json", 10**10), "lm/tokenizer.json has 10000000000 bytes"),
     "tokenizer has no model": (tokenizer(model={"type": "evil"}), "lm has no tokenizer that loads ("),
     "vocabulary is a list": (tokenizer(model={"vocab": [1]}), "lm has no tokenizer that loads ("),

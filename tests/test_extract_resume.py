@@ -137,8 +137,8 @@ import os, shutil, sys
 import {moment.split(".")[0]} as module
 original, calls = {moment}, []
 def stopped(*args, **kwargs):
-    calls.append(args)
-    if "unfinished" in str(args[0]) and len(calls) == {5 if moment == "os.link" else 3}:
+    calls.extend(args[:1] if "unfinished" in str(args[0]) else ())
+    if "unfinished" in str(args[0]) and len(calls) == {5 if moment == "os.link" else 1}:
         if {moment!r} == "shutil.rmtree":
             original(args[0] / "resid_post.1")
         os._exit(9)

@@ -121,7 +121,7 @@ def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_pat
     index = pq.read_table(folder / "data/activations/tokens.parquet")["prompt_id"].to_pylist()
     is_test = torch.tensor([splits.get(prompt_id, "benign") != "train" for prompt_id in index])
     assert 0.1 < is_test.float().mean() < 0.4
-    shards = sorted((folder / "data/activations" / POINT).glob("*.safetensors"))
+    shards = sorted((folder / "data/activations" / POINT).glob("0*.safetensors"))
     first = 0
     for shard in shards:
         rows = load_file(shard)["activations"]

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], Any, dict[str, Any], str, str]]
     "a link to itself": (loop, None, {}, "data/raw ", "where a folder is wanted"),
     "a limit on files": (nothing, (resource.RLIMIT_FSIZE, 1000), {}, OUTPUT, "raise the limit (ulimit -f)"),
     "a limit on open files": (nothing, (resource.RLIMIT_NOFILE, 0), {}, "params.yaml", "raise the limit (ulimit -n)"),
-    "a name that is too long": (nothing, None, {"data.path": f"{'x' * 300}.csv"}, "xxx", "name that is too long"),
+    "a name that is too long": (nothing, None, {"data.path": f"{'x' * 300}.csv"}, "params.yaml", "File name too long"),
 }
 
 

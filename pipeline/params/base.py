@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import UserError
 from pipeline.params.yaml_file import printable, read_yaml, shown
+from pipeline.system_errors import system_line
 
 PARAMS_FILE = Path("params.yaml")
 T = TypeVar("T")
@@ -44,6 +45,8 @@ def read_file() -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{PARAMS_FILE} is not in {Path.cwd()}: run from the project's root") from None
     except OSError as error:
+        if system_line(error):
+            raise
         raise UserError(
             f"{PARAMS_FILE} cannot be read ({error.strerror}): restore it, or let yourself read it"
         ) from None
