@@ -30,7 +30,7 @@ setup: .venv/.installed  ## make .venv with the exact versions of constraints.tx
 	@touch $@
 
 repro: setup  ## run the pipeline: whatever is out of date, on the embedded default or params.yaml as it is
-	@$(RUN) python -m pipeline.params.root
+	@$(RUN) python -m pipeline.params
 	@$(RUN) dvc repro
 
 test: setup  ## run the whole test suite, two files at a time

@@ -34,8 +34,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptTokens
-from pipeline.points import Point
+from pipeline.core.points import Point
+from pipeline.lm.tokens import PromptTokens
 
 # tokens of a prompt at quantiles of the real prompt set (mean 26, median 16)
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)

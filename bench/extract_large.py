@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from bench.extract import SHAPES, bound, extractor, extractor_batches, prompts, synchronise
-from pipeline.model.checkpoint import load_model
+from pipeline.lm.load import load_model
 
 GROUP = 64  # weights that share a scale
 

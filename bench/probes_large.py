@@ -21,10 +21,10 @@ import pyarrow as pa
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import paths
 from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest, write_shard
-from pipeline.files import read_table, write_json, write_table
+from pipeline.core.files import read_table, write_json, write_table
 from pipeline.sae.model import Sae
+from pipeline.stages import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 POINT, VARIANT = "resid_post.0", "topk"

@@ -38,7 +38,7 @@ shift 2
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
-python -m pipeline.params.root
+python -m pipeline.params
 exec dvc exp run \
     -S data.source=local -S "data.path=$data" \
     -S model.source=local -S "model.path=$model" \

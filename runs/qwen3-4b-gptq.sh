@@ -17,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
-python -m pipeline.params.root
+python -m pipeline.params
 exec dvc exp run \
     -S data.source=hub -S data.repo=Galtea-AI/galtea-red-teaming-clustered-data -S data.revision=main \
     -S model.source=hub -S model.repo=AlphaGaO/Qwen3-4B-GPTQ -S model.revision=main \

@@ -10,7 +10,7 @@
 # This queues one experiment a pair. Then run them, one after another, and draw what all of them found:
 #
 #   dvc exp run --run-all
-#   python -m pipeline.report.frontier     # report/figures/fvu_l0.png
+#   python -m tools.frontier     # report/figures/fvu_l0.png
 #
 # Only SAEs, their probes, judge and report run; prompts and activations come from the cache.
 set -euo pipefail
@@ -38,7 +38,7 @@ done
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
-python -m pipeline.params.root
+python -m pipeline.params
 exec dvc exp run --queue \
     -S "sae.train=[$variant]" \
     -S "sae.variants.$variant.k=$ks" -S "sae.variants.$variant.width=$widths" \

@@ -14,7 +14,8 @@ from unittest import mock
 
 import pytest
 from ruamel.yaml import YAML
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 BENIGN = "data/benign.csv"
 SMALL = {
@@ -87,7 +88,7 @@ def working_in(folder: Path) -> Iterator[None]:
 
 def run_stage(name: str, folder: Path, *items: str) -> None:
     """Run a stage's program in `folder`, in this process."""
-    from pipeline.cli import run_stage as run
+    from pipeline.stages.run import run_stage as run
 
     module = importlib.import_module(f"pipeline.stages.{name}")
     items_of: dict[str, tuple[str, ...]] = dict.fromkeys(
@@ -126,7 +127,7 @@ def sample_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def make_tokenizer(vocabulary: int = 512) -> Any:
-    from pipeline.model.tiny import train_tokenizer
+    from pipeline.lm.tiny import train_tokenizer
 
     return train_tokenizer([row["prompt"] for row in sample_rows(500, seed=99)], vocabulary)
 

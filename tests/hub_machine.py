@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stage_code import ROOT
+from tools.stage_code import ROOT
 
 # the libraries read their environment when they are imported, so each run is a process of its own
 DRIVER = """
 import json, sys
-import pipeline.hub.download
-pipeline.hub.download.PAUSE_SECONDS = 0.01
-from pipeline.cli import exit_on_user_error
+import pipeline.core.hub.download
+pipeline.core.hub.download.PAUSE_SECONDS = 0.01
+from pipeline.core.cli import exit_on_user_error
 
 def main():
-    from pipeline.hub import resolve_commit
+    from pipeline.core.hub import resolve_commit
     kind, repo, revision, split = sys.argv[1:]
     commit = resolve_commit(repo, revision, kind)
     if kind == "dataset":
@@ -27,7 +27,7 @@ def main():
         table = load_hub_prompts(repo, commit, split, ["prompt", "source", "cluster"])
         print(json.dumps({"commit": commit, "rows": table.to_pylist()}))
     else:
-        from pipeline.model.hub import fetch_hub_model, model_files
+        from pipeline.lm.files import fetch_hub_model, model_files
         directory = fetch_hub_model(repo, commit)
         print(json.dumps({"commit": commit, "files": [str(file) for file in model_files(directory)]}))
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptTokens, tokenise
-from pipeline.points import Point
+from pipeline.core.points import Point
+from pipeline.lm.tokens import PromptTokens, tokenise
 
 LAYERS, WIDTH = 3, 32
 TOKENIZER = make_tokenizer()

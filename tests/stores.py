@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.activations.mask import candidates, norm_limit, norms_of
 from pipeline.activations.store import (
     INDEX,
     ActivationStore,
@@ -17,7 +16,8 @@ from pipeline.activations.store import (
     write_norms,
     write_shard,
 )
-from pipeline.activations.tokens import PromptTokens
+from pipeline.lm.mask import candidates, norm_limit, norms_of
+from pipeline.lm.tokens import PromptTokens
 
 
 def written_store(

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 DRIVER = """
 import json, sys, time, traceback
 from concurrent.futures import ThreadPoolExecutor
-import pipeline.hub.client as client, pipeline.hub.download as download
-from pipeline.errors import UserError
-from pipeline.hub import fetch, resolve_commit
+import pipeline.core.hub.client as client, pipeline.core.hub.download as download
+from pipeline.core.errors import UserError
+from pipeline.core.hub import fetch, resolve_commit
 from pipeline.prompts.hub import load_hub_prompts
 
 client.ANSWER_SECONDS, client.LIST_SECONDS, client.SLOW_SECONDS = 4, 6, 2

@@ -29,12 +29,12 @@ from model_attacks import (
     text,
     without_layer_types,
 )
-from stage_code import ROOT
 
-from pipeline.errors import UserError
-from pipeline.model.checkpoint import describe, load_config, load_model, load_tokenizer, pick_device
-from pipeline.model.lock import ModelLock, hash_files
-from pipeline.model.view import viewed
+from pipeline.core.errors import UserError
+from pipeline.lm.load import describe, load_config, load_model, load_tokenizer, pick_device
+from pipeline.lm.lock import ModelLock, hash_files
+from pipeline.lm.view import viewed
+from tools.stage_code import ROOT
 
 NOT_KNOWN = "lm: config.json is missing or not a known transformer's ("
 # what is done to a good model, and what fetch_model says of it
@@ -262,7 +262,7 @@ def test_a_terminal_is_not_asked_whether_to_run_code(work: Path) -> None:
         own = {"auto_map": {"AutoTokenizer": ["code.Evil", "code.Evil"]}, "tokenizer_class": "Evil"}
         keys("tokenizer_config.json", **own)(folder)
     program = (
-        "import pipeline.stages\nfrom pathlib import Path\nfrom pipeline.model.checkpoint import describe, load_model\n"
+        "import pipeline.stages\nfrom pathlib import Path\nfrom pipeline.lm.load import describe, load_model\n"
         "for name in ('known', 'unknown'):\n"
         "    try:\n        print(describe(Path(name))['architecture'])\n"
         "        load_model(Path(name), 1, 'auto', 'cpu')\n"
@@ -318,7 +318,7 @@ def test_too_little_memory_is_said_as_that(work: Path, monkeypatch: pytest.Monke
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("pipeline.model.checkpoint.AutoModel.from_pretrained", full)
+    monkeypatch.setattr("pipeline.lm.load.AutoModel.from_pretrained", full)
     with pytest.raises(
         UserError, match=r"out of memory \(CUDA out of memory.\): free some memory, or choose a smaller"
     ):
@@ -326,8 +326,8 @@ def test_too_little_memory_is_said_as_that(work: Path, monkeypatch: pytest.Monke
 
 
 def test_faults_of_this_project_keep_their_traceback(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.model.view._without_leads", None)  # a bug: every setting is handed to None
-    monkeypatch.setattr("pipeline.model.view.read_settings", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.lm.view._without_leads", None)  # a bug: every setting is handed to None
+    monkeypatch.setattr("pipeline.lm.view.read_settings", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_config(work / "lm")
 

@@ -16,13 +16,13 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml as load_as_dvc
 from helpers import dump_yaml, load_yaml, run_stage_error, working_in, write_params
-from stage_code import ROOT
 
-from pipeline.cli import run_stage
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.params.base import read, read_file
 from pipeline.params.root import check_params_file
 from pipeline.params.yaml_file import parse_yaml
+from pipeline.stages.run import run_stage
+from tools.stage_code import ROOT
 
 
 def doubling(form: str) -> str:
@@ -263,7 +263,7 @@ def test_what_dvc_would_hash_without_end_is_one_line(
     with working_in(tmp_path):
         make(tmp_path / "thing")
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.params.root"], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", "pipeline.params"], capture_output=True, text=True, timeout=60, check=False
         )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_prompt_files import download, download_error
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.prompts.local import load_local_prompts
 from pipeline.prompts.raw import to_raw_table
 

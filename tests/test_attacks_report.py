@@ -17,11 +17,11 @@ import pytest
 import yaml
 from helpers import SMALL, run_stage, write_params
 from report_pages import BROWSE, POINT, VARIANT
-from stage_code import ROOT
 
-from pipeline.files import write_metrics, write_rows
+from pipeline.core.files import write_metrics, write_rows
+from pipeline.core.text import visible
 from pipeline.report.sources import LISTED
-from pipeline.text import visible
+from tools.stage_code import ROOT
 
 # a text -> what a cell of a plot's CSV says instead
 CELLS = {

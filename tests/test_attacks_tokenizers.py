@@ -9,9 +9,9 @@ import pytest
 from helpers import SMALL, run_stage, run_stage_error, write_params
 from model_attacks import Change, fetch_error, instead, keys, make_good, several, sparse, template, text, tokenizer
 
-from pipeline.activations import chat
-from pipeline.activations.tokens import input_limit, tokenise
-from pipeline.model.checkpoint import load_tokenizer
+from pipeline.lm import chat
+from pipeline.lm.load import load_tokenizer
+from pipeline.lm.tokens import input_limit, tokenise
 
 # what is done to a good model, and what fetch_model says of it
 REFUSED_BY_FETCH: dict[str, tuple[Change, str]] = {

@@ -9,8 +9,8 @@ import torch
 from helpers import SMALL, run_stage, run_stage_error, sample_rows, save_small_model, write_csv, write_params
 from safetensors.torch import load_file, save_file
 
-from pipeline.model.checkpoint import load_model
-from pipeline.model.lock import ModelLock
+from pipeline.lm.load import load_model
+from pipeline.lm.lock import ModelLock
 
 
 @pytest.fixture(scope="module")

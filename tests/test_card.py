@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.hub import Snapshot
+from pipeline.core.hub import Snapshot
 from pipeline.prompts.hub_splits import splits_of
 
 NAMES = [

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from helpers import SMALL, sample_rows, write_csv, write_params
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 # mounts a small file system of its own over DISK, in a namespace that ends with the command
 IN_SMALL_DISK = 'mount -t tmpfs -o size=2m tmpfs "$DISK" && cp -r "$SOURCE"/. "$DISK" && cd "$DISK" && '

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from helpers import SMALL, dump_yaml, load_yaml, sample_rows, save_small_model, write_csv, write_params
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
 OF_SAE = [f"{stage}@{POINT}-{SAE}" for stage in ("probe_sae", "intervene", "explain")]
@@ -167,7 +168,7 @@ def test_a_clean_clone_gives_the_same_bytes_and_runs_experiments(base: Project, 
     listed = clone.run("dvc", "exp", "list", "--name-only").split()
     assert len(listed) == 4 and {"here", "temp"} < set(listed)
 
-    clone.run("python", "-m", "pipeline.report.frontier")
+    clone.run("python", "-m", "tools.frontier")
     with (clone.folder / "report/figures/fvu_l0.csv").open() as file:
         found = {(int(row["width"]), round(float(row["l0"]))) for row in csv.DictReader(file)}
     assert {(24, 2), (24, 3)} < found, "and that of the committed run"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from helpers import load_yaml
-from stage_code import ROOT, imported_files, read_keys
+
+from tools.stage_code import ROOT, imported_files, read_keys
 
 STAGES = [
     "check_params",

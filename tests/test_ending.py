@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import SMALL, write_params
-from stage_code import ROOT
 
-from pipeline.ending import STARTERS
+from pipeline.core.ending import STARTERS
+from tools.stage_code import ROOT
 
 if not Path("/proc/self/status").exists():
     pytest.skip("needs /proc to see what a process is doing", allow_module_level=True)
@@ -23,7 +23,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 BLOCKED = "import time; print('ready', flush=True); time.sleep(60)"
 IN_POOL = """
 import time
-from pipeline.cli import exit_on_user_error
+from pipeline.core.cli import exit_on_user_error
 from pipeline.probes.processes import in_processes
 
 def job(number):
@@ -41,9 +41,9 @@ exit_on_user_error(action)
 """
 WRITING = f"""
 from pathlib import Path
-from pipeline.cli import exit_on_user_error
-from pipeline.files import replacing
-from pipeline.lock_file import locked
+from pipeline.core.cli import exit_on_user_error
+from pipeline.core.files import replacing
+from pipeline.core.file_lock import locked
 
 def action():
     with locked(Path("a.lock"), "busy"), replacing(Path("a.txt")) as temporary:
@@ -53,7 +53,7 @@ def action():
 exit_on_user_error(action)
 """
 SWALLOWED = f"""
-from pipeline.cli import exit_on_user_error
+from pipeline.core.cli import exit_on_user_error
 
 def action():
     try:
@@ -201,7 +201,7 @@ def test_a_stage_ends_with_the_tool_that_started_it_and_not_with_a_shell(
 
 
 def test_what_a_killed_process_left_is_removed_when_the_file_is_written_again(tmp_path: Path) -> None:
-    from pipeline.files import write_text
+    from pipeline.core.files import write_text
 
     gone = subprocess.Popen(["true"])
     gone.wait()

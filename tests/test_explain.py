@@ -23,8 +23,8 @@ from helpers import (
 )
 from safetensors.torch import load_file, save_file
 
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
-from pipeline.probes.pooling import pooled
 from pipeline.sae.model import Sae
 
 POINT, VARIANT = "resid_post.1", "batch_topk"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from helpers import SMALL, run_stage, run_stage_error, sample_rows, save_small_model, write_csv, write_params
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 PARAMS = SMALL | {"extract.shard_mb": 1, "extract.dtype": "float32", "extract.points": ["resid_post.1", "mlp_out.0"]}
 STAGE = ["-m", "pipeline.stages.extract"]
@@ -182,7 +183,7 @@ def test_pieces_of_other_code_are_never_used(work: Path) -> None:
     kill(process)
     code = work / "code"
     shutil.copytree(ROOT / "pipeline", code / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    with (code / "pipeline/activations/forward.py").open("a") as file:
+    with (code / "pipeline/lm/forward.py").open("a") as file:
         file.write("# changed\n")
     result = subprocess.run(
         [sys.executable, *STAGE],

@@ -27,9 +27,9 @@ from stores import everything
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import tokenise
-from pipeline.errors import UserError
-from pipeline.points import Point
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
+from pipeline.lm.tokens import tokenise
 
 
 def test_a_prompt_does_not_depend_on_what_it_was_batched_with(tmp_path: Path) -> None:

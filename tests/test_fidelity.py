@@ -9,11 +9,11 @@ from small_models import IDS, PROMPTS, TOKENIZER, WIDTH
 from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from pipeline.activations.tokens import PromptTokens, tokenise
-from pipeline.points import SITES, Point
+from pipeline.core.points import SITES, Point
+from pipeline.lm.splice import Splice
+from pipeline.lm.tokens import PromptTokens, tokenise
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import Splice
 
 
 def language_model(family: str) -> Any:

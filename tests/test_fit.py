@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.probes.arms.attention import Attention, Tokens
 from pipeline.probes.arms.k_sparse import Components
 from pipeline.probes.fit import Fitting, fit

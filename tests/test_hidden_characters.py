@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from report_pages import BROWSE, HOSTILE_SOURCE, Tab
 
-from pipeline.text import label, labels, visible
+from pipeline.core.text import label, labels, visible
 
 # what a text is (a character each is named in it, wherever it stands) -> why nobody would see it
 NAMED = {

@@ -15,9 +15,9 @@ import pytest
 from hub_machine import Machine, closed_port
 from hub_server import COMMIT, Faults, Hub, serving
 from safetensors.numpy import save_file
-from stage_code import ROOT
 
-from pipeline.model.hub import model_files
+from pipeline.lm.files import model_files
+from tools.stage_code import ROOT
 
 MEBI = 1 << 20
 KINDS = ["dataset", "model"]
@@ -157,7 +157,7 @@ def test_model_files_are_sorted_and_hold_no_code(repos: dict[str, Path]) -> None
 def test_other_sources_import_no_network_code() -> None:
     code = (
         "import sys, pipeline.stages.download, pipeline.stages.fetch_model; "
-        "print({'pipeline.hub', 'datasets'} & set(sys.modules))"
+        "print({'pipeline.core.hub', 'datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"

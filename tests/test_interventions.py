@@ -25,12 +25,12 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptTokens
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
 from pipeline.interventions.ablation import Outcome, ablate, downstream, spread
 from pipeline.interventions.deletion import METHODS, SHARES, Curves, curves, removable
 from pipeline.interventions.latents import choose, matched
-from pipeline.points import Point
+from pipeline.lm.tokens import PromptTokens
 from pipeline.probes.attribution import Classifier, Linear
 from pipeline.sae.model import Sae
 

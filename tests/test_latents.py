@@ -15,14 +15,14 @@ from helpers import (
 from stores import written_store
 from torch import Tensor
 
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
 from pipeline.latents.decoder import logit_effects, neighbours, unembedding
 from pipeline.latents.examples import examples
 from pipeline.latents.firing import Firing
-from pipeline.latents.specific import specific_tokens, token_scores
 from pipeline.latents.statistics import density, mean_difference, rates, spread
-from pipeline.model.checkpoint import load_language_model
-from pipeline.probes.pooling import pooled
+from pipeline.latents.token_scores import specific_tokens, token_scores
+from pipeline.lm.load import load_language_model
 from pipeline.sae.model import Sae
 
 PROMPTS, WIDTH, LATENTS, SPECIAL = 40, 8, 24, 3

@@ -16,15 +16,15 @@ import torch
 from helpers import sample_rows
 from small_models import IDS, PROMPTS, TOKENIZER, small_model, tokens_of
 from small_saes import one_line
-from stage_code import ROOT
 from transformers import Qwen3Config, Qwen3Model
 
 import pipeline.activations
 import pipeline.sae
 from pipeline.activations import ActivationStore, Point, extract, tokenise
-from pipeline.errors import UserError
-from pipeline.points import SITES
+from pipeline.core.errors import UserError
+from pipeline.core.points import SITES
 from pipeline.sae import Sae
+from tools.stage_code import ROOT
 
 PACKAGES = [pipeline.activations, pipeline.sae]
 INDEX, MANIFEST = "tokens.parquet", "resid_post.1/manifest.json"

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 TOOLS = ["bash", "sh", "awk", "df", "grep", "sed", "expand", "touch", "echo", "cat", "git"]
 

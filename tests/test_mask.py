@@ -19,17 +19,17 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extraction import extract
-from pipeline.activations.mask import OUTLIER_NORM, candidates, counted, norm_limit, norms_of
+from pipeline.activations.pooling import POOLINGS, pooled
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptTokens, tokenise
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
 from pipeline.interventions.ablation import ablate
 from pipeline.interventions.deletion import curves, removable
 from pipeline.latents.firing import Firing
 from pipeline.latents.statistics import mean_difference
-from pipeline.points import Point
+from pipeline.lm.mask import OUTLIER_NORM, candidates, counted, norm_limit, norms_of
+from pipeline.lm.tokens import PromptTokens, tokenise
 from pipeline.probes.attribution import Classifier, Linear
-from pipeline.probes.pooling import POOLINGS, pooled
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.metrics import measure
 from pipeline.sae.model import Sae

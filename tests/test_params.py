@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from helpers import dump_yaml, load_yaml, run_stage_error, write_params
-from stage_code import ROOT
 
 from pipeline.params.root import check_params_file
+from tools.stage_code import ROOT
 
 
 def test_the_file_of_the_project_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:

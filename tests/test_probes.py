@@ -22,19 +22,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
 from stores import everything, written_store
 
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore, write_manifest
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.judging.bootstrap import group_resamples, interval, p_value
+from pipeline.judging.judge import Judge, label_noise
+from pipeline.judging.metrics import METRICS
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
-from pipeline.probes.bootstrap import group_resamples, interval, p_value
-from pipeline.probes.judge import Judge, label_noise
-from pipeline.probes.metrics import METRICS
 from pipeline.probes.models import Ranked
-from pipeline.probes.pooling import pooled
 from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
 from pipeline.probes.task import SHUFFLED, Prompts, balanced, read_prompts, tasks
-from pipeline.probes.tokens import reduced_tokens
+from pipeline.probes.token_features import reduced_tokens
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from report_pages import BROWSE, HOSTILE_SOURCE, PAGES, POINT, VARIANT, WIDTHS, Tab
-from stage_code import ROOT
 
+from pipeline.core.text import visible
 from pipeline.report.page import verdict
-from pipeline.text import visible
+from tools.stage_code import ROOT
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 from small_saes import ACTS, LATENTS, WIDTH, sae_of
 from small_saes import ARCHITECTURES as SAVED_AS
-from stage_code import ROOT
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.sae.architectures import ARCHITECTURES, BatchTopK, Memory, TopK, top_latents
 from pipeline.sae.data import Activations
 from pipeline.sae.metrics import measure
 from pipeline.sae.model import Sae
 from pipeline.sae.train import train_sae
+from tools.stage_code import ROOT
 
 D, FEATURES, ACTIVE = 32, 64, 3
 

@@ -19,12 +19,12 @@ from helpers import (
     write_params,
 )
 from safetensors.torch import load_file, save_file
-from stage_code import ROOT
 
-from pipeline.errors import UserError
-from pipeline.files import sha256_of
-from pipeline.sae.export import export
+from pipeline.core.errors import UserError
+from pipeline.core.files import sha256_of
 from pipeline.sae.model import Sae
+from tools.export import export
+from tools.stage_code import ROOT
 
 POINT = "resid_post.1"
 
@@ -168,7 +168,7 @@ def test_a_card_leaves_out_what_was_not_defined_and_needs_metrics(work: Path, tm
 
 def test_the_export_command_tells_what_is_missing(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "pipeline.sae.export", "out"],
+        [sys.executable, "-m", "tools.export", "out"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from stage_code import ROOT
+
+from tools.stage_code import ROOT
 
 KILLS = 5
 PROGRAM = """

@@ -16,10 +16,10 @@ from small_models import (
     tokens_of,
 )
 
-from pipeline.activations.blocks import find_blocks
-from pipeline.activations.capture import Capture
-from pipeline.errors import UserError
-from pipeline.points import Point
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
+from pipeline.lm.blocks import find_blocks
+from pipeline.lm.capture import Capture
 
 # the modules whose outputs are added to the residual stream, as the families' papers and sources have them
 ADDED = {

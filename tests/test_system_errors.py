@@ -18,11 +18,11 @@ import pytest
 import torch
 from helpers import SMALL, run_stage_error, sample_rows, write_csv, write_params
 from safetensors import SafetensorError
-from stage_code import ROOT
 
-from pipeline.cli import exit_on_user_error
-from pipeline.errors import UserError
-from pipeline.files import read_table, write_table
+from pipeline.core.cli import exit_on_user_error
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_table, write_table
+from tools.stage_code import ROOT
 
 OUTPUT = "data/raw/prompts.parquet"
 
@@ -104,7 +104,7 @@ NUMBERS = {
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_every_refusal_names_the_file_and_a_remedy(call: str, number: int, folder: Path) -> None:
-    with mock.patch(f"pipeline.files.os.{call}", side_effect=OSError(number, os.strerror(number))):
+    with mock.patch(f"pipeline.core.files.os.{call}", side_effect=OSError(number, os.strerror(number))):
         line = run_stage_error("download", folder)
     assert line.startswith(f"{OUTPUT} ") and NUMBERS[number] in line
     assert not list(folder.glob("data/raw/*"))
@@ -202,9 +202,9 @@ def test_a_whole_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) 
 WITH_LITTLE_MEMORY = """
 import resource
 from pathlib import Path
-from pipeline.cli import run_stage
+from pipeline.stages.run import run_stage
 from pipeline.stages import download
-import pipeline.params.root, pipeline.timings
+import pipeline.params.root, pipeline.stages.timings
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)
 run_stage(download.main, "")

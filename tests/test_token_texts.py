@@ -12,9 +12,9 @@ from helpers import (
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from pipeline.activations.tokens import tokenise
-from pipeline.latents.pieces import pieces, token_texts
-from pipeline.model.tiny import train_tokenizer
+from pipeline.lm.tiny import train_tokenizer
+from pipeline.lm.token_texts import pieces, token_texts
+from pipeline.lm.tokens import tokenise
 
 
 def byte_level() -> PreTrainedTokenizerFast:

@@ -10,19 +10,19 @@ acts_ND = ActivationStore(Path("acts"), "resid_post.18").read()
 
 from typing import TYPE_CHECKING
 
-from pipeline.on_demand import on_demand
+from pipeline.core.on_demand import on_demand
 
 if TYPE_CHECKING:
     from pipeline.activations.extraction import extract
     from pipeline.activations.store import ActivationStore
-    from pipeline.activations.tokens import tokenise
-    from pipeline.points import Point
+    from pipeline.core.points import Point
+    from pipeline.lm.tokens import tokenise
 else:
     _HOMES = {
         "ActivationStore": "pipeline.activations.store",
-        "Point": "pipeline.points",
+        "Point": "pipeline.core.points",
         "extract": "pipeline.activations.extraction",
-        "tokenise": "pipeline.activations.tokens",
+        "tokenise": "pipeline.lm.tokens",
     }
     __getattr__, __dir__ = on_demand(__name__, _HOMES)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.activations.forward import PromptForward
-from pipeline.activations.mask import counted, norm_limit, norms_of
-from pipeline.activations.tokens import PromptTokens
-from pipeline.points import Point
+from pipeline.core.points import Point
+from pipeline.lm.forward import PromptForward
+from pipeline.lm.mask import counted, norm_limit, norms_of
+from pipeline.lm.tokens import PromptTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

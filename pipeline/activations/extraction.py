@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.activations.forward import PromptForward, Rows
-from pipeline.activations.mask import counted, norm_limit, norms_of
-from pipeline.activations.pieces import Pieces, content_key
 from pipeline.activations.ranks import Ranks, joined
+from pipeline.activations.resume import Pieces, content_key
 from pipeline.activations.store import INDEX, shard_name, write_index, write_manifest, write_norms
-from pipeline.activations.tokens import PromptTokens
-from pipeline.errors import UserError
-from pipeline.points import Point
-from pipeline.progress import progress
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
+from pipeline.core.progress import progress
+from pipeline.lm.forward import PromptForward, Rows
+from pipeline.lm.mask import counted, norm_limit, norms_of
+from pipeline.lm.tokens import PromptTokens
 
 if TYPE_CHECKING:  # importing transformers takes seconds that readers of activations need not spend
     from transformers import PreTrainedModel
@@ -62,7 +62,7 @@ def extract(
 
     Returns: counts for the metrics: prompts, tokens of their inputs, tokens kept, tokens that went through the
         model, tokens of a shared beginning that was run once, share of padding; and for each point what its mask says
-        (see `pipeline.activations.mask`): median norm of the candidates, norm from which a token is an outlier, tokens
+        (see `pipeline.lm.mask`): median norm of the candidates, norm from which a token is an outlier, tokens
         counted, candidates that are outliers, and their share of the candidates' energy (the sum of squared norms).
     Raises: UserError naming prompt, token and point when an activation is not finite, or saying that another
         process is writing to the same folder.

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.activations.mask import candidates, counted
-from pipeline.errors import FileError
-from pipeline.files import damaged, read_json, read_table, replacing, write_json
-from pipeline.points import Point
+from pipeline.core.errors import FileError
+from pipeline.core.files import damaged, read_json, read_table, replacing, write_json
+from pipeline.core.points import Point
+from pipeline.lm.mask import candidates, counted
 
 MANIFEST = "manifest.json"
 INDEX = "tokens.parquet"
@@ -68,7 +68,7 @@ class ActivationStore:
 
     prompt_ids: N ids in order, place_of: the place of each; offsets: int64 (N + 1), prompt n has the rows
     offsets[n]:offsets[n + 1];
-    counted: bool (rows), the tokens that count, see `pipeline.activations.mask`; norm_limit: the norm above which a
+    counted: bool (rows), the tokens that count, see `pipeline.lm.mask`; norm_limit: the norm above which a
     token does not, the same for prompts that are run later.
     """
 

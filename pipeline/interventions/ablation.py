@@ -9,14 +9,14 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from pipeline.activations.capture import Capture
-from pipeline.activations.reuse import is_causal
-from pipeline.activations.tokens import PromptTokens
-from pipeline.points import Point
+from pipeline.core.points import Point
+from pipeline.core.progress import progress
+from pipeline.lm.capture import Capture
+from pipeline.lm.shared_prefix import is_causal
+from pipeline.lm.splice import Batch, Splice, batches, cross_entropy, divergence
+from pipeline.lm.tokens import PromptTokens
 from pipeline.probes.attribution import Classifier
-from pipeline.progress import progress
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import Batch, Splice, batches, cross_entropy, divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,7 +112,7 @@ def ablate(
         model: with its language-modelling head if it has one, at least up to the last of the classifiers' points.
         sets: latents by name.
         classifiers: by name, each with the point whose activations it reads, `point` or one downstream.
-        norm_limits: of each of these points, see `pipeline.activations.mask`.
+        norm_limits: of each of these points, see `pipeline.lm.mask`.
         batch_tokens: padded tokens in a forward pass.
 
     Returns: what became of the model as it is, and with each set taken out.

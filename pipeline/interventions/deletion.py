@@ -14,13 +14,13 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from pipeline.activations.forward import PromptForward
-from pipeline.activations.mask import counted, norms_of
-from pipeline.activations.tokens import PromptTokens
-from pipeline.errors import UserError
-from pipeline.points import Point
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
+from pipeline.core.progress import progress
+from pipeline.lm.forward import PromptForward
+from pipeline.lm.mask import counted, norms_of
+from pipeline.lm.tokens import PromptTokens
 from pipeline.probes.attribution import Classifier
-from pipeline.progress import progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,7 +112,7 @@ def curves(
         model: as `extract` runs it, at least up to the point; batch_tokens, dtype: as of `extract`.
         may_go: for each prompt the positions that may be removed; outliers among them always stay.
         classifiers: by name, on the activations at the point.
-        norm_limit: of these, see `pipeline.activations.mask`.
+        norm_limit: of these, see `pipeline.lm.mask`.
         seed: of the random orders.
 
     Returns: the curves of the prompts that have at least FEWEST tokens to remove.

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
 from pipeline.probes.attribution import Linear
-from pipeline.probes.pooling import pooled
 from pipeline.sae.model import Sae
 
 TOP = 16

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.activations.store import ActivationStore
+from pipeline.core.progress import progress
 from pipeline.latents.firing import Firing
 from pipeline.probes.attribution import Linear
-from pipeline.progress import progress
 
 LATENTS = 12  # of a prompt, those that add or take most
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pipeline.activations.blocks import find_blocks, tensor_of
-from pipeline.progress import progress
+from pipeline.core.progress import progress
+from pipeline.lm.blocks import find_blocks, tensor_of
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

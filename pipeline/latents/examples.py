@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.core.progress import progress
 from pipeline.latents.firing import Firing
-from pipeline.progress import progress
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from pipeline.activations.store import ActivationStore
-from pipeline.progress import progress
+from pipeline.core.progress import progress
 from pipeline.sae.model import Sae
 
 CHUNK = 2048  # tokens encoded at once: no more are ever dense
@@ -20,7 +20,7 @@ class Firing:
 
     tokens: scipy.sparse.csc_array (T, L) of float32, the values above 0 at counted tokens; peaks: csc_array (N, L), the
     largest of them in each prompt; offsets: int64 (N + 1), prompt n has the tokens offsets[n]:offsets[n + 1]; counted:
-    bool (T), see `pipeline.activations.mask`.
+    bool (T), see `pipeline.lm.mask`.
     """
 
     tokens: Any

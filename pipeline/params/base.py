@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.core.system_errors import system_line
 from pipeline.params.yaml_file import printable, read_yaml, shown
-from pipeline.system_errors import system_line
 
 PARAMS_FILE = Path("params.yaml")
 T = TypeVar("T")

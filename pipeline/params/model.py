@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.core.points import Point
 from pipeline.params.base import PARAMS_FILE, PathText, Repo, Section, Short
-from pipeline.points import Point
 
 
 class TinyParams(Section):

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.params.base import PARAMS_FILE
 from pipeline.params.yaml_file import shown
 

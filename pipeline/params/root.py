@@ -8,8 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.cli import exit_on_user_error
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.params.base import PARAMS_FILE, Section, read_file, validate
 from pipeline.params.data import DataParams, FilterParams, SplitParams
 from pipeline.params.model import ExtractParams, ModelParams, check_layers
@@ -64,7 +63,3 @@ def check_params_file() -> Params:
         if variant.path is not None:
             check_directory(f"sae.variants.{name}.path", variant.path)
     return params
-
-
-if __name__ == "__main__":
-    exit_on_user_error(check_params_file)

@@ -11,7 +11,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 10_000  # counting what an alias repeats

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.files import damaged
-from pipeline.probes.pooling import POOLINGS
+from pipeline.activations.pooling import POOLINGS
+from pipeline.core.errors import UserError
+from pipeline.core.files import damaged
 from pipeline.probes.read import choices_of
 
 

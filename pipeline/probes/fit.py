@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.judging.metrics import auroc
 from pipeline.probes.logistic import Features, logistic
-from pipeline.probes.metrics import auroc
 from pipeline.probes.models import Fitted, Matrix, Model
 from pipeline.probes.task import Task
 

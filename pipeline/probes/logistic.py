@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 MEMORY = 8  # steps that L-BFGS remembers
 SEARCHES = 10  # of a step's length, at most

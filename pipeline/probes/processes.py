@@ -13,8 +13,8 @@ import sklearn
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.ending import STOPPING, end_with_parent
-from pipeline.errors import UserError
+from pipeline.core.ending import STOPPING, end_with_parent
+from pipeline.core.errors import UserError
 
 _job: Callable[[int], Any] | None = None
 

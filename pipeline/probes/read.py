@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paths
-from pipeline.files import read_json, read_table
+from pipeline.core.files import read_json, read_table
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.task import Prompts, read_prompts
+from pipeline.stages import paths
 
 
 def prompts_of(params: ProbeParams, seed: int) -> Prompts:

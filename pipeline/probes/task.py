@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.prompts.draw import draw_key
 
 Negatives = Literal["even", "natural"]

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.prompts.draw import draw_key
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.hub import fetch
+from pipeline.core.errors import UserError
+from pipeline.core.hub import fetch
 from pipeline.prompts.hub_splits import CARD, splits_of
 from pipeline.prompts.local import load_local_prompts
 
@@ -25,7 +25,7 @@ def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str
         split: one of the dataset's splits.
         columns: those whose values are wanted, see `load_local_prompts`.
 
-    Raises: UserError as `pipeline.hub.fetch` does, for a split that is not there, and for files that do not
+    Raises: UserError as `pipeline.core.hub.fetch` does, for a split that is not there, and for files that do not
     make a table.
     """
     snapshot = fetch(repo, commit, "dataset", [CARD, *DATA_FILES])

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.hub import Snapshot
-from pipeline.offline import offline
+from pipeline.core.hub import Snapshot
+from pipeline.core.offline import offline
 from pipeline.prompts.card import MAX_CARD_CHARS, reduced_card
 
 CARD = "README.md"

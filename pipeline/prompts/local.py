@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import UserError, one_line
+from pipeline.core.errors import UserError, one_line
 from pipeline.prompts.parquet import read_parquet
 
 MAX_BYTES = 4 << 30  # of a file of text; every character of it is in memory several times

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.progress import progress
+from pipeline.core.progress import progress
 from pipeline.prompts.shingles import ShingleSets
 
 PERMUTATIONS = 128

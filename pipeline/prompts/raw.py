@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.errors import UserError, one_line
+from pipeline.core.errors import UserError, one_line
 
 MAX_SOURCE_CHARS = 200  # sources are names: of rows in tables, of settings in metrics
 RAW_SCHEMA = pa.schema(

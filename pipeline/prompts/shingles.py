@@ -7,7 +7,7 @@ from datasketch import MinHash
 from datasketch.hashfunc import sha1_hash32
 from scipy.sparse import csr_array
 
-from pipeline.progress import progress
+from pipeline.core.progress import progress
 
 BITS = 1024  # of a prompt's bitmap, a multiple of 64
 SHINGLES_AT_ONCE = 20_000_000  # bounds the memory of a comparison, whatever the length of the prompts

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.text import label, labels
 from pipeline.report.rows import arm_name
 from pipeline.report.script_data import brief, write_chunks, write_script
 from pipeline.report.sources import listed, sum_of
-from pipeline.text import label, labels
 
 LATENTS_A_FILE, TEXTS_A_FILE, CONTRIBUTIONS_A_FILE = 128, 100, 100
 SCORE_DIGITS = 6  # so that none moves to the other side of 0.5

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import paths
-from pipeline.files import LONGEST_NAME, read_json, read_table
+from pipeline.core.files import LONGEST_NAME, read_json, read_table
+from pipeline.core.text import label, labels
 from pipeline.params.base import read
 from pipeline.prompts.draw import draw_key
 from pipeline.report.sources import listed, sum_of
-from pipeline.text import label, labels
+from pipeline.stages import paths
 
 EXAMPLES, LONGEST = 3, 400  # of each cluster; characters of one that are shown
 REASONS = {

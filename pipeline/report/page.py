@@ -5,8 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.files import write_text
-from pipeline.text import visible
+from pipeline.core.files import write_text
+from pipeline.core.text import visible
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:

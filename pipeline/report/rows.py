@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.files import read_table
+from pipeline.core.files import read_table
 from pipeline.params.base import read
 from pipeline.params.sae import VariantParams
 from pipeline.report.page import figure

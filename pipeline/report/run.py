@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
-from pipeline import paths
-from pipeline.files import read_json
+from pipeline.core.files import read_json
 from pipeline.params.base import read, read_file
 from pipeline.params.yaml_file import parse_yaml
-from pipeline.timings import seconds_of
+from pipeline.stages import paths
+from pipeline.stages.timings import seconds_of
 
 STAGES = (
     *("download", "filter", "split", "fetch_model", "extract", "train_sae"),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
-from pipeline.text import visible
+from pipeline.core.files import write_text
+from pipeline.core.text import visible
 
 _NUMBERS = (int, float)
 

@@ -12,8 +12,8 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.files import replacing
-from pipeline.text import label
+from pipeline.core.files import replacing
+from pipeline.core.text import label
 
 # Okabe & Ito 2008, "Color Universal Design", without its yellow, which is too pale for lines on white
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

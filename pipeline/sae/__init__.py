@@ -11,7 +11,7 @@ metrics = measure(sae, acts_ND).metrics  # fvu, l0 and others
 
 from typing import TYPE_CHECKING
 
-from pipeline.on_demand import on_demand
+from pipeline.core.on_demand import on_demand
 
 if TYPE_CHECKING:
     from pipeline.sae.metrics import measure

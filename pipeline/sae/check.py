@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 TENSORS = {
     "standard": {"W_enc", "b_enc", "W_dec", "b_dec"},

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.core.errors import UserError
+from pipeline.core.files import replacing
 
 if TYPE_CHECKING:
     from pipeline.sae.train import Run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.activations.mask import norm_limit, norms_of
+from pipeline.lm.mask import norm_limit, norms_of
 
 CHUNK = 4096  # tokens looked at at once
 
@@ -15,7 +15,7 @@ class Activations:
     """Activations (N, d) in blocks, centred on their mean and scaled to a mean norm of sqrt(d) as they are handed out.
 
     Outliers are left out of all of it: those of stored activations do not count anyway, but these may come from
-    elsewhere. `norm_limit`: see `pipeline.activations.mask`; `mean` (d), `scale`, `variance`: mean |x|^2 after both,
+    elsewhere. `norm_limit`: see `pipeline.lm.mask`; `mean` (d), `scale`, `variance`: mean |x|^2 after both,
     `tokens`: how many are left, `d`.
     """
 

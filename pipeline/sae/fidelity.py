@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline.activations.capture import Capture
-from pipeline.activations.reuse import is_causal
-from pipeline.activations.tokens import PromptTokens
-from pipeline.points import Point
-from pipeline.progress import progress
+from pipeline.core.points import Point
+from pipeline.core.progress import progress
+from pipeline.lm.capture import Capture
+from pipeline.lm.shared_prefix import is_causal
+from pipeline.lm.splice import Batch, Splice, batches, cross_entropy, divergence
+from pipeline.lm.tokens import PromptTokens
 from pipeline.sae.model import Sae
-from pipeline.sae.splice import Batch, Splice, batches, cross_entropy, divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +31,7 @@ def fidelity(
 
     Args:
         model: with its language-modelling head, all blocks.
-        norm_limit: of the activations at the point, see `pipeline.activations.mask`.
+        norm_limit: of the activations at the point, see `pipeline.lm.mask`.
         prompts: numbers of the prompts of `tokens` to run.
 
     Returns: mean cross-entropy in nats of the model (`ce`), with the reconstruction (`ce_sae`) and with zeros

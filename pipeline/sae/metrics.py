@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.sae.check import check_tokens
 from pipeline.sae.model import Sae
 

@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import FileError, UserError
-from pipeline.files import read_json, replacing, write_json
+from pipeline.core.errors import FileError, UserError
+from pipeline.core.files import read_json, replacing, write_json
+from pipeline.core.system_errors import system_line
 from pipeline.sae.check import (
     check_activations,
     check_architecture,
@@ -21,7 +22,6 @@ from pipeline.sae.check import (
     shown,
 )
 from pipeline.sae.sparse import Active, sum_over_latents
-from pipeline.system_errors import system_line
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SPARSE = 1 / 16  # share of active latents up to which sums over them are faster than a product with all

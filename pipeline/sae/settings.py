@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.sae.architectures import ARCHITECTURES
 from pipeline.sae.check import is_whole, shown
 

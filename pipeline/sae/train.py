@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.progress import progress
+from pipeline.core.errors import UserError
+from pipeline.core.progress import progress
 from pipeline.sae.architectures import ARCHITECTURES, Architecture, Memory, Step, Weights
 from pipeline.sae.check import all_finite, check_tokens
 from pipeline.sae.checkpoint import Checkpoint

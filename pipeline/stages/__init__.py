@@ -10,9 +10,9 @@ import sys
 import warnings
 
 if sys.argv[:1] == ["-m"]:  # which stands there while 'python -m' imports the packages of what it is to run
-    from pipeline.ending import end_at_once_on_signals, end_with_starter
+    from pipeline.core.ending import end_at_once_on_signals, end_with_starter
 
-    end_at_once_on_signals()  # imports take seconds; then pipeline.cli takes over
+    end_at_once_on_signals()  # imports take seconds; then pipeline.core.cli takes over
     end_with_starter()
 
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared

@@ -1,9 +1,9 @@
 """Stage check_params: refuse a params.yaml with anything wrong in it before any other stage starts."""
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import write_text
+from pipeline.core.files import write_text
 from pipeline.params.root import check_params_file
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """Stage check_points: refuse points that the model does not have before extract starts."""
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import write_json
-from pipeline.model.lock import ModelLock
+from pipeline.core.files import write_json
+from pipeline.core.points import Point
+from pipeline.lm.lock import ModelLock
 from pipeline.params.base import read
 from pipeline.params.model import check_layers
-from pipeline.points import Point
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import write_metrics, write_table
+from pipeline.core.files import write_metrics, write_table
 from pipeline.params.base import read
 from pipeline.params.data import DataParams
 from pipeline.prompts.local import load_local_prompts
 from pipeline.prompts.raw import to_raw_table
 from pipeline.prompts.sample import sample_prompts
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 OWN_COLUMNS = {"prompt": "prompt", "source": "source", "cluster": "cluster"}
 
@@ -61,7 +61,7 @@ def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
     columns = data.columns.model_dump().values()
     if data.source == "local":
         return load_local_prompts(Path(data.path), columns), Path(data.path).name, None
-    from pipeline.hub import resolve_commit  # not at the top: other sources need no network
+    from pipeline.core.hub import resolve_commit  # not at the top: other sources need no network
     from pipeline.prompts.hub import load_hub_prompts
 
     commit = resolve_commit(data.repo, data.revision, "dataset")

@@ -5,14 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import read_json, read_table, write_metrics, write_rows
+from pipeline.core.files import read_json, read_table, write_metrics, write_rows
+from pipeline.judging.comparisons import Evaluation
 from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
-from pipeline.probes.evaluation import Evaluation
 from pipeline.probes.read import choices_of, prompts_of
-from pipeline.stale import keep_only
+from pipeline.stages import paths
+from pipeline.stages.clean_up import keep_only
+from pipeline.stages.run import run_stage
 
 STABLE_ARM = "sae-k16"
 CURVES = {  # and their columns

@@ -6,29 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paths
 from pipeline.activations.store import INDEX, ActivationStore
-from pipeline.activations.tokens import Keep, PromptFormat
-from pipeline.cli import run_stage
-from pipeline.errors import UserError
-from pipeline.files import read_table, write_json, write_table
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_table, write_json, write_table
+from pipeline.core.progress import progress
 from pipeline.latents.contributions import contributions
 from pipeline.latents.decoder import logit_effects, neighbours, unembedding
 from pipeline.latents.examples import examples
 from pipeline.latents.firing import Firing
-from pipeline.latents.pieces import pieces, token_texts
-from pipeline.latents.specific import specific_tokens, token_scores
 from pipeline.latents.statistics import density, mean_difference, rates, spread
 from pipeline.latents.tables import CONTRIBUTIONS, LATENTS, PROMPTS, examples_table, pairs, table
-from pipeline.model.checkpoint import load_language_model, load_tokenizer
-from pipeline.model.lock import ModelLock
+from pipeline.latents.token_scores import specific_tokens, token_scores
+from pipeline.lm.load import load_language_model, load_tokenizer
+from pipeline.lm.lock import ModelLock
+from pipeline.lm.token_texts import pieces, token_texts
+from pipeline.lm.tokens import Keep, PromptFormat
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.attribution import Linear
 from pipeline.probes.read import prompts_of, stability_of
 from pipeline.probes.task import NO_CLUSTER, Prompts
-from pipeline.progress import progress
 from pipeline.sae.model import Sae
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 TOKENS, NEIGHBOURS = 8, 5  # of each latent
 EXAMPLES, MORE_EXAMPLES = 5, 10  # of either kind: of most latents, and of those that the classifier uses most

@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import read_table, write_rows
+from pipeline.core.files import read_table, write_rows
+from pipeline.core.text import labels
 from pipeline.params.base import read
 from pipeline.report.data_figures import draw_counts, draw_lengths, draw_mean_lengths
 from pipeline.report.sources import listed, sum_of
-from pipeline.text import labels
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 LENGTH_BINS = 40
 

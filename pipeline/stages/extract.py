@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import paths
 from pipeline.activations.compare import relative_errors
 from pipeline.activations.extraction import extract
 from pipeline.activations.ranks import local_device
-from pipeline.activations.tokens import input_limit, tokenise
-from pipeline.cli import run_stage
-from pipeline.files import read_table, write_metrics
-from pipeline.model.checkpoint import DTYPES, load_model, load_tokenizer, pick_device
-from pipeline.model.lock import ModelLock
+from pipeline.core.files import read_table, write_metrics
+from pipeline.lm.load import DTYPES, load_model, load_tokenizer, pick_device
+from pipeline.lm.lock import ModelLock
+from pipeline.lm.tokens import input_limit, tokenise
 from pipeline.params.base import read
 from pipeline.params.model import ExtractParams, check_layers
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import write_metrics
-from pipeline.model.checkpoint import describe
-from pipeline.model.hub import fetch_hub_model
-from pipeline.model.lock import ModelLock, hash_files
-from pipeline.model.quantise import quantise
-from pipeline.model.tiny import perplexity, train_language_model, train_tokenizer
+from pipeline.core.files import write_metrics
+from pipeline.lm.files import fetch_hub_model
+from pipeline.lm.load import describe
+from pipeline.lm.lock import ModelLock, hash_files
+from pipeline.lm.quantise import quantise
+from pipeline.lm.tiny import perplexity, train_language_model, train_tokenizer
 from pipeline.params.base import read
 from pipeline.params.model import ModelParams, TinyParams
 from pipeline.prompts.sample import sample_prompts
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 # added to the seed, so that the model reads other text than the prompt set and is tested on yet other text
 TRAIN_SEED, HELD_OUT_SEED, HELD_OUT_PROMPTS = 1_000_003, 2_000_003, 500
@@ -38,7 +38,7 @@ def main() -> None:
         elif model.source == "local":
             directory = Path(model.path)
         else:
-            from pipeline.hub import resolve_commit  # not at the top: other sources need no network
+            from pipeline.core.hub import resolve_commit  # not at the top: other sources need no network
 
             repo, commit = model.repo, resolve_commit(model.repo, model.revision, "model")
             directory = fetch_hub_model(repo, commit)

@@ -1,11 +1,11 @@
 """Stage filter: drop short prompts, duplicates and what exceeds the limit, and count why."""
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import read_table, write_metrics, write_table
+from pipeline.core.files import read_table, write_metrics, write_table
 from pipeline.params.base import read
 from pipeline.params.data import FilterParams
 from pipeline.prompts.clean import clean, clean_benign
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

@@ -5,25 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paths
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import Keep, PromptTokens, input_limit, tokenise
-from pipeline.cli import run_stage
-from pipeline.files import write_metrics, write_rows
+from pipeline.core.files import write_metrics, write_rows
+from pipeline.core.points import Point
 from pipeline.interventions import ablation, deletion
 from pipeline.interventions.latents import Sets, choose
-from pipeline.model.checkpoint import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
-from pipeline.model.lock import ModelLock
+from pipeline.lm.load import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
+from pipeline.lm.lock import ModelLock
+from pipeline.lm.tokens import Keep, PromptTokens, input_limit, tokenise
 from pipeline.params.base import read
 from pipeline.params.model import ExtractParams
 from pipeline.params.probe import ProbeParams
-from pipeline.points import Point
 from pipeline.probes.attribution import Classifier, Linear
 from pipeline.probes.read import prompts_of
 from pipeline.probes.task import Prompts, balanced
 from pipeline.prompts.draw import draw_key
 from pipeline.sae.model import Sae
-from pipeline.stale import keep_only
+from pipeline.stages import paths
+from pipeline.stages.clean_up import keep_only
+from pipeline.stages.run import run_stage
 
 
 def main(point: str, variant: str) -> None:

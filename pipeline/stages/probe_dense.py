@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from pipeline import paths
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
-from pipeline.cli import run_stage
-from pipeline.files import write_table
+from pipeline.core.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import DENSE
-from pipeline.probes.pooling import pooled
-from pipeline.probes.results import fit_arms
+from pipeline.probes.fit_arms import fit_arms
 from pipeline.probes.task import Prompts
-from pipeline.probes.tokens import reduced_tokens
+from pipeline.probes.token_features import reduced_tokens
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main(point: str) -> None:

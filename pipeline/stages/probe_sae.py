@@ -5,19 +5,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline import paths
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
-from pipeline.cli import run_stage
-from pipeline.errors import UserError
-from pipeline.files import read_table, write_table
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_table, write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import SAE
-from pipeline.probes.pooling import pooled
-from pipeline.probes.results import fit_arms
+from pipeline.probes.fit_arms import fit_arms
 from pipeline.probes.task import Prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 SAMPLE = 8192  # tokens on which the untrained SAE gets the L0 of the trained one
 

@@ -1,13 +1,13 @@
 """Stage probe_text: the classifiers that read no activations."""
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import write_table
+from pipeline.core.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms import TEXT
 from pipeline.probes.arms.texts import Texts
-from pipeline.probes.results import fit_arms
+from pipeline.probes.fit_arms import fit_arms
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

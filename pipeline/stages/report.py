@@ -7,9 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import read_json, read_table, write_text
+from pipeline.core.files import read_json, read_table, write_text
 from pipeline.interventions.latents import DRAWS
 from pipeline.params.base import read
 from pipeline.report import sae_figures
@@ -20,6 +18,8 @@ from pipeline.report.page import write_page
 from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description, scores_by_arm
 from pipeline.report.run import run_here, what_was_run
 from pipeline.report.script_data import write_script
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 ASSETS = ("style.css", "common.js", "index.js", "latents.js", "prompts.js")
 # file in metrics/plots -> columns of x and y, and how it is drawn

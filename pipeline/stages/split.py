@@ -1,11 +1,11 @@
 """Stage split: divide the prompts into train and test by near-duplicate group."""
 
-from pipeline import paths
-from pipeline.cli import run_stage
-from pipeline.files import read_table, write_metrics, write_table
+from pipeline.core.files import read_table, write_metrics, write_table
 from pipeline.params.base import read
 from pipeline.params.data import SplitParams
 from pipeline.prompts.split import split_prompts
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 
 def main() -> None:

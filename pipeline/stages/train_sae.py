@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import paths
 from pipeline.activations.store import ActivationStore
-from pipeline.activations.tokens import PromptFormat, tokenise
-from pipeline.cli import run_stage
-from pipeline.errors import UserError
-from pipeline.files import read_table, sha256_of, write_metrics, write_rows, write_table
-from pipeline.model.checkpoint import load_language_model, load_tokenizer, pick_device
-from pipeline.model.lock import ModelLock
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_table, sha256_of, write_metrics, write_rows, write_table
+from pipeline.core.points import Point
+from pipeline.lm.load import load_language_model, load_tokenizer, pick_device
+from pipeline.lm.lock import ModelLock
+from pipeline.lm.tokens import PromptFormat, tokenise
 from pipeline.params.base import PARAMS_FILE, read
 from pipeline.params.sae import MemoryMb, VariantParams
-from pipeline.points import Point
 from pipeline.prompts.draw import hold_out_groups
 from pipeline.sae.data import Activations
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.metrics import Measurement, measure
 from pipeline.sae.model import WEIGHTS, Sae
 from pipeline.sae.train import train_sae
+from pipeline.stages import paths
+from pipeline.stages.run import run_stage
 
 CURVE_EVERY = 10  # steps
 METRIC_TOKENS = 50_000

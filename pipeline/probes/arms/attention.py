@@ -14,10 +14,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.judging.metrics import auroc
 from pipeline.probes.arms.base import Scored
 from pipeline.probes.fit import Fitting, folds_of
-from pipeline.probes.metrics import auroc
 from pipeline.probes.task import FULL, Task
 
 COMPONENTS = 128

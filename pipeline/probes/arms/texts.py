@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.probes.models import Matrix
 from pipeline.probes.task import Prompts
 

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.models import Matrix, Model

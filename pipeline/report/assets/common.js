@@ -37,7 +37,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// A text with a frame around the names of what cannot be seen, as `visible` of pipeline/text.py writes them.
+// A text with a frame around the names of what cannot be seen, as `visible` of pipeline/core/text.py writes them.
 function framed(text) {
   return text.split(/(<U\+[0-9A-F]{4,6}>)/).map((part, place) => (place % 2 ? element("span", { class: "unseen" }, part) : part));
 }

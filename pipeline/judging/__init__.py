@@ -1,0 +1,1 @@
+"""The one judge of the scores of all arms: metrics, intervals, paired differences."""

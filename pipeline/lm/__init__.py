@@ -1,0 +1,1 @@
+"""Language models: loading them from locked files, their tokens, and reading and changing what passes their blocks."""

@@ -1,1 +1,0 @@
-"""The language model: made here, fetched or found, then locked by the hashes of its files and loaded."""

@@ -1,0 +1,56 @@
+"""How every stage starts: its arguments, a look at the whole of params.yaml, and how long it took."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.core.cli import exit_on_user_error
+from pipeline.core.errors import UserError
+from pipeline.params.root import check_params_file
+
+_ITEM_HELP = {
+    "point": "hook point, one of extract.points in params.yaml",
+    "variant": "SAE variant, one of sae.variants in params.yaml",
+}
+
+
+def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
+    """Run a pipeline stage as a program; `items` are its positional arguments, handed to `main`.
+
+    Under DVC they are in the name of the stage, and not in its command: what params.yaml says reaches no shell.
+    Checks the whole of params.yaml first, so that a misspelt key of a late stage does not wait for the
+    early ones. Exits with 0, with 2 after one line on stderr for what a user can mend, or with 130 after
+    Ctrl-C (143 after SIGTERM, 129 after SIGHUP). Anything else is a bug and keeps its traceback.
+    """
+    parser = argparse.ArgumentParser(
+        description=f"{(doc or '').strip()}\n\nReads params.yaml and the files of earlier stages below the "
+        "current directory; 'dvc repro' runs it when it is needed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for item in items:
+        parser.add_argument(item, help=_ITEM_HELP[item])
+    under_dvc = _items_from_dvc(Path(sys.argv[0]).stem)
+    arguments = vars(parser.parse_args(under_dvc if len(sys.argv) == 1 else None))
+
+    def run() -> None:
+        params = check_params_file()
+        allowed = {"point": params.extract.points, "variant": list(params.sae.variants)}
+        for item, name in arguments.items():
+            if name not in allowed[item]:
+                raise UserError(f"{item} {name!r} is not in params.yaml: it has {', '.join(allowed[item])}")
+        start = time.monotonic()
+        main(**arguments)
+        from pipeline.stages.timings import record  # imports pyarrow, which --help can do without
+
+        record(Path(sys.argv[0]).stem, list(arguments.values()), time.monotonic() - start)
+
+    exit_on_user_error(run)
+
+
+def _items_from_dvc(stage: str) -> list[str]:
+    """The items of the matrix stage that DVC runs, which it names STAGE@POINT-VARIANT; none when it runs no such."""
+    name, _, items = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
+    return items.split("-") if name == stage and items else []

@@ -1,0 +1,1 @@
+"""Commands that are no stage: python -m tools.NAME, from the root of the project."""
