@@ -13,7 +13,10 @@ from small_saes import ARCHITECTURES as SAVED_AS
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.sae.architectures import ARCHITECTURES, BatchTopK, Memory, TopK, top_latents
+from pipeline.sae.architectures import ARCHITECTURES
+from pipeline.sae.architectures.base import Memory
+from pipeline.sae.architectures.selection import top_latents
+from pipeline.sae.architectures.topk import BatchTopK, TopK
 from pipeline.sae.data import Activations
 from pipeline.sae.metrics import measure
 from pipeline.sae.model import Sae

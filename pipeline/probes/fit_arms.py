@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from pipeline.core.files import replacing, write_json
 from pipeline.core.progress import progress
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.arms import AnyArm
-from pipeline.probes.arms.base import Scored
+from pipeline.probes.arms.base import AnyArm, Scored
 from pipeline.probes.fit import Fitting, folds_of
 from pipeline.probes.processes import in_processes
 from pipeline.probes.read import prompts_of

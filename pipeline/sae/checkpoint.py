@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,9 +13,7 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import replacing
-
-if TYPE_CHECKING:
-    from pipeline.sae.train import Run
+from pipeline.sae.run import Run
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -30,11 +28,11 @@ class Checkpoint:
         """settings: all that determines the run; a file with others, or of other code, is never used."""
         self._path = path
         self._seconds = seconds
-        code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+        code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
         self._key = hashlib.sha256(code + json.dumps([*settings, torch.__version__]).encode()).hexdigest()
         self._last = time.monotonic()
 
-    def save_if_due(self, run: "Run") -> None:
+    def save_if_due(self, run: Run) -> None:
         if self._path is None or time.monotonic() - self._last < self._seconds:
             return
         tensors = {f"weights {name}": weight.detach() for name, weight in run.weights.items()}
@@ -55,7 +53,7 @@ class Checkpoint:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
         self._last = time.monotonic()
 
-    def load(self, run: "Run") -> None:
+    def load(self, run: Run) -> None:
         """Put the saved state into `run`, if there is one of these settings.
 
         Raises: UserError when the file is no checkpoint, which would be overwritten.

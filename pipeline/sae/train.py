@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,33 +9,18 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.core.progress import progress
-from pipeline.sae.architectures import ARCHITECTURES, Architecture, Memory, Step, Weights
+from pipeline.sae.architectures import ARCHITECTURES
+from pipeline.sae.architectures.base import Architecture, Memory, Step, Weights
 from pipeline.sae.check import all_finite, check_tokens
 from pipeline.sae.checkpoint import Checkpoint
 from pipeline.sae.data import Activations
 from pipeline.sae.model import Sae, fold
+from pipeline.sae.run import Run
 from pipeline.sae.settings import check_settings
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the steps
 LEAST_VARIANCE = 1e-9  # mean |x|^2 of scaled activations is about d, unless there is nothing to scale
 BETTER = 0.999  # an epoch that does not bring the held-out loss below this share of the best so far is in vain
-
-
-@dataclass
-class Run:
-    """Everything that changes while training: what a checkpoint holds.
-
-    best: the weights of the epoch with the lowest held-out loss; curve: (step, fvu, l0, dead fraction).
-    """
-
-    weights: Weights
-    memory: Memory
-    optimizer: torch.optim.Adam
-    step: int = 0
-    best: Weights = field(default_factory=dict)
-    best_fvu: float = math.inf
-    stale_epochs: int = 0
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
 
 
 def train_sae(

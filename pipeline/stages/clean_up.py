@@ -1,15 +1,44 @@
-"""Removing what earlier parameters left in folders that a stage depends on as a whole."""
+"""Removing what earlier parameters left in folders that a stage depends on as a whole.
+
+No stage owns the files of points and variants that are no longer asked for, but they lie in folders that a stage
+depends on, or in git's, so they would tell two equal runs apart. They go only when the stage has something to show for
+it: a run that fails keeps them.
+"""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.stages import paths
 
-def keep_only(folder: Path, names: Sequence[str]) -> None:
-    """Remove all folders and files that have none of these names, with or without a suffix.
+_PLOTS = ("sae", "sae_density", "sae_l0", "interventions")
 
-    No stage owns those any more, but they would tell two equal runs apart.
-    """
+
+def remove_left_overs(points: Sequence[str], variants: Sequence[str]) -> None:
+    """Remove the scores, probes, metrics, plots and latents of other points and variants; at the end of evaluate."""
+    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
+    by_point_and_variant += [paths.METRICS / "interventions", paths.LATENTS, *(paths.PLOTS / name for name in _PLOTS)]
+    for folder in (paths.SCORES / "dense", paths.PROBES / "dense", *by_point_and_variant):
+        _keep_only(folder, points)
+    for folder in by_point_and_variant:
+        for point in points:
+            _keep_only(folder / point, variants)
+
+
+def remove_probes_of_other_points(points: Sequence[str]) -> None:
+    """Remove the dense probes of other points; at the end of intervene, which depends on all there are."""
+    _keep_only(paths.PROBES / "dense", points)
+
+
+def remove_activations_of_other_points(points: Sequence[str]) -> None:
+    """Remove the activations at other points; at the end of extract, whose output holds all there are."""
+    for entry in paths.ACTIVATIONS.iterdir():
+        if entry.is_dir() and entry.name not in points:
+            shutil.rmtree(entry)
+
+
+def _keep_only(folder: Path, names: Sequence[str]) -> None:
+    """Remove all folders and files that have none of these names, with or without a suffix."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.name in names or (entry.is_file() and entry.stem in names):
             continue

@@ -11,7 +11,7 @@ from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.probes.read import choices_of, prompts_of
 from pipeline.stages import paths
-from pipeline.stages.clean_up import keep_only
+from pipeline.stages.clean_up import remove_left_overs
 from pipeline.stages.run import run_stage
 
 STABLE_ARM = "sae-k16"
@@ -39,28 +39,11 @@ def main() -> None:
         **how.model_dump(),
     )
     results = evaluation.results() | {"stability": _stability(points, variants)}
-    _remove_stale(points, variants)  # not before there is something to show for it
+    remove_left_overs(points, variants)  # not before there is something to show for it
     write_metrics(paths.METRICS / "probes.json", results)
     write_metrics(paths.METRICS / "summary.json", _summary(evaluation, results, points, variants))
     for name, columns in CURVES.items():
         write_rows(paths.PLOTS / f"{name}.csv", columns, getattr(evaluation, name)())
-
-
-def _remove_stale(points: list[str], variants: list[str]) -> None:
-    """Remove what earlier parameters left of points and variants that are no longer asked for.
-
-    No stage owns those files any more, but they lie in folders that this stage depends on, or in git's, so they
-    would tell two equal runs apart.
-    """
-    by_point = [paths.SCORES / "dense", paths.PROBES / "dense"]
-    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
-    by_point_and_variant += [paths.METRICS / "interventions", paths.LATENTS]
-    by_point_and_variant += [paths.PLOTS / name for name in ("sae", "sae_density", "sae_l0", "interventions")]
-    for folder in by_point + by_point_and_variant:
-        keep_only(folder, points)
-    for folder in by_point_and_variant:
-        for point in points:
-            keep_only(folder / point, variants)
 
 
 def _scores(points: list[str], variants: list[str]) -> Iterator[pa.Table]:

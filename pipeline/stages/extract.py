@@ -1,7 +1,6 @@
 """Stage extract: the language model's activations at the hook points, for every kept token of every prompt."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from pipeline.lm.tokens import input_limit, tokenise
 from pipeline.params.base import read
 from pipeline.params.model import ExtractParams, check_layers
 from pipeline.stages import paths
+from pipeline.stages.clean_up import remove_activations_of_other_points
 from pipeline.stages.run import run_stage
 
 
@@ -52,8 +52,7 @@ def main() -> None:
     )
     if os.environ.get("RANK", "0") != "0":
         return
-    for stale in {path.name for path in paths.ACTIVATIONS.iterdir() if path.is_dir()} - set(params.points):
-        shutil.rmtree(paths.ACTIVATIONS / stale)
+    remove_activations_of_other_points(params.points)
     if lock.unquantised:
         reference = load_model(Path(lock.unquantised), blocks, "float32", device)
         metrics["quantisation_error"] = relative_errors(model, reference, tokens, points, params.batch_tokens)

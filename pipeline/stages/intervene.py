@@ -22,7 +22,7 @@ from pipeline.probes.task import Prompts, balanced
 from pipeline.prompts.draw import draw_key
 from pipeline.sae.model import Sae
 from pipeline.stages import paths
-from pipeline.stages.clean_up import keep_only
+from pipeline.stages.clean_up import remove_probes_of_other_points
 from pipeline.stages.run import run_stage
 
 
@@ -52,7 +52,7 @@ def main(point: str, variant: str) -> None:
         "faithfulness": curves.areas(),
         "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers, stores),
     }
-    keep_only(paths.PROBES / "dense", extract.points)  # not before there is something to show for it
+    remove_probes_of_other_points(extract.points)  # not before there is something to show for it
     write_metrics(paths.METRICS / "interventions" / point / f"{variant}.json", metrics)
     write_rows(paths.PLOTS / "interventions" / point / f"{variant}.csv", deletion.COLUMNS, curves.rows())
 
@@ -145,6 +145,7 @@ def _ablation(
         "prompts": {side: int(mask.sum()) for side, mask in sides.items()},
         "model": {side: clean.levels(mask) for side, mask in sides.items()},
         "top_latents": sets.top.tolist(),
+        "random_draws": len(sets.random),
         "top": top,
         "random": ablation.spread(random),
     }

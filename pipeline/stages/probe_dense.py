@@ -7,7 +7,7 @@ from pipeline.activations.store import ActivationStore
 from pipeline.core.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.arms import DENSE
+from pipeline.probes.arms.of_dense import ARMS
 from pipeline.probes.fit_arms import fit_arms
 from pipeline.probes.task import Prompts
 from pipeline.probes.token_features import reduced_tokens
@@ -24,7 +24,7 @@ def main(point: str) -> None:
         return {**features, "tokens": reduced_tokens(store, prompts.ids)}
 
     folder = paths.PROBES / "dense" / point
-    table = fit_arms(DENSE, views, params, read("seeds", list[int]), point=point, folder=folder)
+    table = fit_arms(ARMS, views, params, read("seeds", list[int]), point=point, folder=folder)
     write_table(paths.SCORES / "dense" / f"{point}.parquet", table)
 
 

@@ -11,7 +11,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_table, write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.arms import SAE
+from pipeline.probes.arms.of_sae import ARMS
 from pipeline.probes.fit_arms import fit_arms
 from pipeline.probes.task import Prompts
 from pipeline.sae.model import Sae
@@ -53,7 +53,7 @@ def main(point: str, variant: str) -> None:
         return pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
 
     folder = paths.PROBES / "sae" / point / variant
-    table = fit_arms(SAE, views, params, seeds, point=point, folder=folder, suffix=f"_{variant}")
+    table = fit_arms(ARMS, views, params, seeds, point=point, folder=folder, suffix=f"_{variant}")
     write_table(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
 
 

@@ -3,7 +3,7 @@
 from pipeline.core.files import write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
-from pipeline.probes.arms import TEXT
+from pipeline.probes.arms.of_text import ARMS
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.fit_arms import fit_arms
 from pipeline.stages import paths
@@ -13,7 +13,7 @@ from pipeline.stages.run import run_stage
 def main() -> None:
     params = read("probe", ProbeParams)
     table = fit_arms(
-        TEXT,
+        ARMS,
         Texts,
         params,
         read("seeds", list[int]),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.files import read_json, read_table, write_text
-from pipeline.interventions.latents import DRAWS
 from pipeline.params.base import read
 from pipeline.report import sae_figures
 from pipeline.report.arm_figures import Curves, draw_arms, draw_curves
@@ -164,7 +163,7 @@ def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping
             {"file": f"sae/{name}/{file}.png", "caption": caption} for file, caption in of_faithfulness.items()
         ],
         ablation=interventions["ablation"],
-        by_chance=2 / (DRAWS + 1),
+        by_chance=2 / (interventions["ablation"]["random_draws"] + 1),
         ablations=ablation_rows(interventions["ablation"]),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,19 @@ class Scored:
     probabilities: np.ndarray
     choices: dict[str, Any]
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class AnyArm(Protocol):
+    """What stages fit: `Arm`, or a class of its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    def is_for(self, task: Task) -> bool:
+        """Whether it is fitted in the task's setting."""
+
+    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
+        """The fitted arm, or arms, by name. views: what the stage hands to all its arms."""
 
 
 @dataclass(frozen=True)

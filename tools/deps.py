@@ -1,0 +1,77 @@
+"""Write into dvc.yaml which code files each stage depends on, and into docs/reruns.md what a change of code reruns."""
+
+import re
+from pathlib import Path
+
+from tools.stage_code import ROOT, imported_files
+
+RERUNS = Path("docs/reruns.md")
+_CODE = re.compile(r"      - pipeline/\S+\.py")
+
+
+def with_code_lists(text: str) -> str:
+    """The text of dvc.yaml in which every stage's `deps` list the project's files that its module imports."""
+    lines: list[str] = []
+    stage, listed = "", False
+    for line in text.split("\n"):
+        if match := re.fullmatch(r"  (\w+):", line):
+            stage, listed = match[1], False
+        if not _CODE.fullmatch(line):
+            lines.append(line)
+        elif not listed:
+            lines += [f"      - {file}" for file in sorted(imported_files(f"pipeline.stages.{stage}"))]
+            listed = True
+    return "\n".join(lines)
+
+
+def reruns(text: str) -> str:
+    """docs/reruns.md for a text of dvc.yaml: for each folder of pipeline/, the stages that a change there reruns."""
+    stages = re.findall(r"(?m)^  (\w+):\n    desc:", text)
+    code = {stage: imported_files(f"pipeline.stages.{stage}") for stage in stages}
+    files = sorted({file for each in code.values() for file in each})
+    folders = sorted({Path(file).parent.as_posix() for file in files})
+    rows = []
+    for folder in folders:
+        inside = [file for file in files if Path(file).parent.as_posix() == folder]
+        if folder == "pipeline/stages":
+            inside = [file for file in inside if Path(file).stem not in stages]
+        sets = [{stage for stage in stages if file in code[stage]} for file in inside]
+        every, some = set.intersection(*sets), set.union(*sets)
+        rows.append(f"| `{folder}/` | {_names(every, stages)} | {_names(some - every, stages)} |")
+    counts = [f"| `{stage}` | {len(code[stage])} |" for stage in stages]
+    return "\n".join(
+        [
+            "# What a change of code reruns",
+            "",
+            "Made by `make deps` from what the stages import; a test compares. Under DVC an import costs a rerun: a stage",
+            "runs again, and all that depend on its output if that changes, when one of these files changes.",
+            "",
+            "| a change in | always reruns | and, by file, some of |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "A stage's own module, `pipeline/stages/NAME.py`, reruns that stage.",
+            "",
+            "| stage | code files it depends on |",
+            "|---|---|",
+            *counts,
+            "",
+        ]
+    )
+
+
+def _names(found: set[str], order: list[str]) -> str:
+    if len(found) == len(order):
+        return "every stage"
+    return ", ".join(stage for stage in order if stage in found) or "–"
+
+
+def main() -> None:
+    text = with_code_lists((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    (ROOT / "dvc.yaml").write_text(text, encoding="utf-8")
+    (ROOT / RERUNS).parent.mkdir(exist_ok=True)
+    (ROOT / RERUNS).write_text(reruns(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
