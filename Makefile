@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 NEEDED_GB := 5
 
-.PHONY: help setup repro test bench lint format clean
+.PHONY: help setup repro test bench lint deps format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -50,6 +50,9 @@ lint: setup  ## check format, style and types
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+
+deps: setup  ## write the lists of code files in dvc.yaml, and docs/reruns.md
+	@$(RUN) python -m tools.deps
 
 format: setup  ## format the code
 	@$(RUN) ruff format .

@@ -23,9 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
 import pipeline.stages  # noqa: F401  (sets the environment)
+from pipeline.judging.settings import FULL
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.models import Model
-from pipeline.probes.task import FULL, Task
+from pipeline.probes.task import Task
 
 C_GRID = [0.001, 0.01, 0.1, 1.0, 10.0]
 HOW = Fitting(C_GRID, folds=5, seed=0)

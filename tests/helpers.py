@@ -92,7 +92,7 @@ def run_stage(name: str, folder: Path, *items: str) -> None:
 
     module = importlib.import_module(f"pipeline.stages.{name}")
     items_of: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("train_sae", "probe_sae", "intervene", "explain"), ("point", "variant")
+        ("train_sae", "measure_sae", "probe_sae", "intervene", "explain"), ("point", "variant")
     )
     items_of["probe_dense"] = ("point",)
     with working_in(folder), mock.patch.object(sys, "argv", [name, *items]):

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from pipeline.judging.settings import FULL, balanced
 from pipeline.probes.fit import Fitting
-from pipeline.probes.task import FULL, Prompts, Task, balanced
+from pipeline.probes.task import Task
+from pipeline.prompts.table import Prompts
 
 HOW = Fitting(c_grid=[0.01, 1.0], folds=3, seed=0)
 

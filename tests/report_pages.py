@@ -85,6 +85,7 @@ def make_report(folder: Path) -> Path:
     for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
         run_stage(stage, folder)
     run_stage("train_sae", folder, POINT, VARIANT)
+    run_stage("measure_sae", folder, POINT, VARIANT)
     run_stage("probe_text", folder)
     run_stage("probe_dense", folder, POINT)
     for stage in ("probe_sae", "intervene", "explain"):

@@ -15,17 +15,20 @@ import pytest
 from helpers import SMALL, run_stage, run_stage_error, sample_rows, save_small_model, write_csv, write_params
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.dense import ARMS as DENSE
 from pipeline.probes.arms.k_sparse import OF_DENSE
 from pipeline.probes.fit import Fitting
 from pipeline.probes.models import Model
-from pipeline.probes.task import FULL, Prompts, Task
+from pipeline.probes.task import Task
+from pipeline.prompts.table import Prompts
 
 POINT, VARIANT = "resid_post.1", "batch_topk"
 STAGES = [
     *((name,) for name in ("download", "filter", "split", "fetch_model", "extract")),
     ("train_sae", POINT, VARIANT),
+    ("measure_sae", POINT, VARIANT),
     ("probe_text",),
     ("probe_dense", POINT),
     ("probe_sae", POINT, VARIANT),
@@ -74,6 +77,7 @@ def test_the_order_of_points_changes_nothing(honest: Path, tmp_path: Path) -> No
         run_stage("extract", folder)
         for point in points:
             run_stage("train_sae", folder, point, VARIANT)
+            run_stage("measure_sae", folder, point, VARIANT)
             run_stage("probe_dense", folder, point)
             run_stage("probe_sae", folder, point, VARIANT)
         run_stage("evaluate", folder)
@@ -130,6 +134,7 @@ def test_an_sae_trained_on_test_prompts_is_refused(honest: Path, tmp_path: Path)
     everything = before.set_column(2, "split", [["train"] * before.num_rows])
     pq.write_table(everything, folder / "data/splits.parquet")
     run_stage("train_sae", folder, POINT, VARIANT)
+    run_stage("measure_sae", folder, POINT, VARIANT)
     pq.write_table(before, folder / "data/splits.parquet")
     assert re.search(r"was trained on \d+ test prompts", run_stage_error("probe_sae", folder, POINT, VARIANT))
 

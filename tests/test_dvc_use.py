@@ -129,7 +129,9 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
     items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
     new_items = items - {f"{POINT}-{SAE}"}
     expected = {"check_params", "check_points", "extract", "probe_dense@layer_delta.2", "evaluate", "report"}
-    expected |= {f"{stage}@{item}" for stage in ("train_sae", "probe_sae", "explain") for item in new_items}
+    expected |= {
+        f"{stage}@{item}" for stage in ("train_sae", "measure_sae", "probe_sae", "explain") for item in new_items
+    }
     expected |= {f"intervene@{item}" for item in items}  # which look at every point downstream
     assert set(ran) == expected
     name = f"metrics/sae/{POINT}/{SAE}.json"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from helpers import load_yaml
 
-from tools.stage_code import ROOT, imported_files, read_keys
+from tools.deps import RERUNS, reruns, with_code_lists
+from tools.stage_code import ROOT, read_keys
 
 STAGES = [
     "check_params",
@@ -19,6 +20,7 @@ STAGES = [
     "check_points",
     "extract",
     "train_sae",
+    "measure_sae",
     "probe_text",
     "probe_dense",
     "probe_sae",
@@ -35,10 +37,32 @@ def test_the_stages_are_those_of_the_design() -> None:
     assert all(stage["desc"] for stage in DVC["stages"].values())
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_deps_name_exactly_the_code_that_the_stage_imports(name: str) -> None:
-    code = {dep for dep in DVC["stages"][name]["deps"] if dep.startswith("pipeline/") and dep.endswith(".py")}
-    assert code == imported_files(f"pipeline.stages.{name}")
+def test_the_lists_of_code_files_and_their_table_are_those_that_make_deps_writes() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert with_code_lists(text) == text, "run 'make deps'"
+    assert reruns(text) == (ROOT / RERUNS).read_text(), "run 'make deps'"
+
+
+def test_an_import_that_is_missing_from_the_lists_is_noticed() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    without = text.replace("      - pipeline/prompts/split.py\n", "", 1)
+    assert without != text and with_code_lists(without) == text
+
+
+def test_parts_below_the_stages_read_none_of_their_files_and_import_in_no_circle() -> None:
+    """stages -> parts -> core: and between the parts no circle either."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline").rglob("*.py")}
+    rooms: dict[str, set[str]] = {}
+    for file in files:
+        room = file.split("/")[1] if file.count("/") > 1 else ""
+        imported = re.findall(r"(?m)^\s*from pipeline\.(\w+)", (ROOT / file).read_text())
+        rooms.setdefault(room, set()).update(set(imported) - {room})
+    assert not any("stages" in imported for room, imported in rooms.items() if room != "stages")
+    assert rooms["core"] == set()
+    order = ["core", "params", "prompts", "lm", "activations", "sae", "judging", "probes", "latents"]
+    order += ["interventions", "report", "stages"]
+    for room in set(rooms) - {""}:
+        assert rooms[room] <= set(order[: order.index(room)]), f"{room} imports {rooms[room]}"
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -55,7 +55,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("split", "fetch_model", "extract"):
         run_stage(stage, folder)
     run_stage("probe_dense", folder, POINT)
-    for stage in ("train_sae", "probe_sae", "explain"):
+    for stage in ("train_sae", "measure_sae", "probe_sae", "explain"):
         run_stage(stage, folder, POINT, VARIANT)
     return folder
 

@@ -15,12 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from pipeline.core.errors import UserError
+from pipeline.judging.settings import SHUFFLED
 from pipeline.probes.arms.attention import Attention, Tokens
 from pipeline.probes.arms.k_sparse import Components
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.logistic import Features, logistic
 from pipeline.probes.models import Model, Ranked
-from pipeline.probes.task import SHUFFLED, Task, tasks
+from pipeline.probes.task import Task, tasks
 
 
 @pytest.mark.parametrize("width", [1, 30, 300])

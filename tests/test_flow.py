@@ -14,7 +14,13 @@ from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, 
 from safetensors.torch import load_file, save_file
 
 POINT, VARIANT = "resid_post.1", "batch_topk"
-LATE = [("train_sae", POINT, VARIANT), ("probe_text",), ("probe_dense", POINT), ("probe_sae", POINT, VARIANT)]
+LATE = [
+    ("train_sae", POINT, VARIANT),
+    ("measure_sae", POINT, VARIANT),
+    ("probe_text",),
+    ("probe_dense", POINT),
+    ("probe_sae", POINT, VARIANT),
+]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,7 @@ def test_sae_can_be_trained_on_the_target_alone(flow: Path, tmp_path: Path) -> N
     for train_on in ("target", "non_target"):
         write_params(folder, SMALL | {"sae.train_on": train_on})
         run_stage("train_sae", folder, POINT, VARIANT)
+        run_stage("measure_sae", folder, POINT, VARIANT)
         tokens[train_on] = metrics(folder, f"sae/{POINT}/{VARIANT}")["train"]["tokens"]
     assert tokens["target"] < tokens["non_target"] < tokens["all"]
     assert tokens["target"] + tokens["non_target"] == pytest.approx(tokens["all"], rel=0.05)

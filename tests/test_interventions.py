@@ -321,6 +321,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("download", "filter", "split", "fetch_model", "extract"):
         run_stage(stage, folder)
     run_stage("train_sae", folder, AT, VARIANT)
+    run_stage("measure_sae", folder, AT, VARIANT)
     run_stage("probe_dense", folder, AT)
     run_stage("probe_dense", folder, AFTER)
     run_stage("probe_sae", folder, AT, VARIANT)
@@ -438,6 +439,7 @@ def test_missing_and_unfit_probes_are_one_line(flow: Path, tmp_path: Path) -> No
     write_params(folder, SMALL | {"extract.points": [AFTER, AT]} | narrow)
     assert "run 'dvc repro'" in run_stage_error("intervene", folder, AT, "topk")
     run_stage("train_sae", folder, AT, "topk")
+    run_stage("measure_sae", folder, AT, "topk")
     missing = f"models/probes/sae/{AT}/topk/sae/probe.json is missing"
     assert missing in run_stage_error("intervene", folder, AT, "topk")
     shutil.copytree(folder / f"models/probes/sae/{AT}/{VARIANT}", folder / f"models/probes/sae/{AT}/topk")

@@ -278,6 +278,7 @@ def plant(folder: Path, factor: float) -> None:
 def judged(folder: Path) -> dict[str, Any]:
     """Metrics of the SAE and of the probes."""
     run_stage("train_sae", folder, POINT, VARIANT)
+    run_stage("measure_sae", folder, POINT, VARIANT)
     run_stage("probe_dense", folder, POINT)
     run_stage("probe_sae", folder, POINT, VARIANT)
     run_stage("evaluate", folder)

@@ -28,13 +28,15 @@ from pipeline.core.errors import UserError
 from pipeline.judging.bootstrap import group_resamples, interval, p_value
 from pipeline.judging.judge import Judge, label_noise
 from pipeline.judging.metrics import METRICS
+from pipeline.judging.settings import SHUFFLED, balanced
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
 from pipeline.probes.models import Ranked
 from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
-from pipeline.probes.task import SHUFFLED, Prompts, balanced, read_prompts, tasks
+from pipeline.probes.task import tasks
 from pipeline.probes.token_features import reduced_tokens
+from pipeline.prompts.table import Prompts, read_prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
 

@@ -39,6 +39,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("download", "filter", "split", "fetch_model", "extract"):
         run_stage(stage, folder)
     run_stage("train_sae", folder, POINT, "batch_topk")
+    run_stage("measure_sae", folder, POINT, "batch_topk")
     return folder
 
 
@@ -88,6 +89,7 @@ def test_an_sae_of_saelens_can_be_a_variant(work: Path) -> None:
     pretrained["sha256"] = right
     write_params(work, SMALL | {"sae.variants.theirs": pretrained, "sae.train": ["theirs"]})
     run_stage("train_sae", work, POINT, "theirs")
+    run_stage("measure_sae", work, POINT, "theirs")
     saved, given = Sae.load(work / f"models/sae/{POINT}/theirs"), Sae.load(work / "theirs")
     assert all(torch.equal(saved.tensors[name], given.tensors[name]) for name in given.tensors)
     from_sae_lens(work / "wide", "JumpReLU", width=80)

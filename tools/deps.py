@@ -43,8 +43,8 @@ def reruns(text: str) -> str:
         [
             "# What a change of code reruns",
             "",
-            "Made by `make deps` from what the stages import; a test compares. Under DVC an import costs a rerun: a stage",
-            "runs again, and all that depend on its output if that changes, when one of these files changes.",
+            "Made by `make deps` from what the stages import; a test compares. Under DVC an import costs a rerun: when",
+            "one of these files changes the stage runs again, and so do those that read its output if that changes.",
             "",
             "| a change in | always reruns | and, by file, some of |",
             "|---|---|---|",
@@ -63,7 +63,7 @@ def reruns(text: str) -> str:
 def _names(found: set[str], order: list[str]) -> str:
     if len(found) == len(order):
         return "every stage"
-    return ", ".join(stage for stage in order if stage in found) or "–"
+    return ", ".join(stage for stage in order if stage in found) or "none"
 
 
 def main() -> None:

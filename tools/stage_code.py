@@ -8,6 +8,9 @@ ALL_PARAMS = "pipeline.params.root"
 # they decide nothing of what a stage writes: one checks the other sections before it starts, one keeps how long it
 # took, and two packages name, for other programs, what files of theirs hold
 ASIDE = {ALL_PARAMS, "pipeline.stages.timings", "pipeline.activations", "pipeline.sae"}
+# what the hub gives is checked against the lock by every stage but the two that ask it first, so how it is asked
+# decides nothing of what the others write
+HUB, ASKING_THE_HUB = "pipeline.core.hub", {"pipeline.stages.download", "pipeline.stages.fetch_model"}
 
 
 def imported_files(module: str) -> set[str]:
@@ -17,6 +20,8 @@ def imported_files(module: str) -> set[str]:
     """
     found: set[str] = set()
     aside = ASIDE - {ALL_PARAMS} if module == "pipeline.stages.check_params" else ASIDE
+    if module not in ASKING_THE_HUB:
+        aside = aside | {HUB}
     waiting = [module]
     while waiting:
         name = waiting.pop()

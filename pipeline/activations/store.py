@@ -6,7 +6,7 @@
 <folder>/<point>/manifest.json       shards with their rows, width, dtype, special tokens, norm limit; written last
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,16 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
+def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most so many of the rows where the bool array `rows` is true, drawn at random, bool (rows)."""
+    chosen = np.flatnonzero(rows)
+    if len(chosen) > most:
+        chosen = np.random.default_rng(seed).choice(chosen, most, replace=False)
+    sample = np.zeros_like(rows)
+    sample[chosen] = True
+    return sample
+
+
 class ActivationStore:
     """The activations of one point, with the prompts they belong to.
 
@@ -106,6 +116,11 @@ class ActivationStore:
         if norms.shape != (rows,):
             raise FileError(f"{path} is not of the rows of its manifest", REMEDY)
         return np.asarray(norms.numpy())
+
+    def rows_of(self, prompt_ids: Collection[str]) -> np.ndarray:
+        """The rows of these prompts that count, bool (rows)."""
+        wanted = np.array([prompt_id in prompt_ids for prompt_id in self.prompt_ids])
+        return np.repeat(wanted, np.diff(self.offsets)) & self.counted
 
     def check_has(self, prompt_ids: Iterable[str]) -> None:
         """Raise UserError when a prompt is not there."""

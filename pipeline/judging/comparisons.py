@@ -10,7 +10,8 @@ import pyarrow as pa
 from pipeline.core.errors import UserError
 from pipeline.judging.judge import Judge, label_noise
 from pipeline.judging.metrics import METRICS, THRESHOLD
-from pipeline.probes.task import FULL, SHUFFLED, SHUFFLES, Negatives, Prompts, balanced
+from pipeline.judging.settings import FULL, SHUFFLED, SHUFFLES, Negatives, balanced
+from pipeline.prompts.table import Prompts
 
 Place = tuple[str, str]  # point, arm
 UNSURE = 0.2  # TF-IDF is unsure of prompts with a probability within this of 0.5

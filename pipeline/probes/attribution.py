@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.activations.pooling import POOLINGS
 from pipeline.core.errors import UserError
 from pipeline.core.files import damaged
-from pipeline.probes.read import choices_of
+from pipeline.probes.choices import choices_of
 
 
 @dataclass(frozen=True)

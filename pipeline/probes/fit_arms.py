@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from pipeline.core.files import replacing, write_json
 from pipeline.core.progress import progress
+from pipeline.judging.settings import FULL
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.base import AnyArm, Scored
 from pipeline.probes.fit import Fitting, folds_of
 from pipeline.probes.processes import in_processes
-from pipeline.probes.read import prompts_of
-from pipeline.probes.task import FULL, Prompts, Task, tasks
+from pipeline.probes.task import Task, tasks
+from pipeline.prompts.table import Prompts
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -37,7 +38,7 @@ def fit_arms(
     arms: Sequence[AnyArm],
     views: Callable[[Prompts], Any],
     params: ProbeParams,
-    seeds: Sequence[int],
+    prompts_by_seed: Mapping[int, Prompts],
     *,
     point: str,
     folder: Path,
@@ -48,22 +49,23 @@ def fit_arms(
     They are of the test and the harmless prompts, in the order of the seed's Prompts.
 
     Args:
+        prompts_by_seed: the main seed first.
         views: makes of the prompts what the arms' features are made of.
         folder: where the classifiers of the balanced setting and the first seed are written, one folder an arm.
         suffix: put after the arms' names in the scores.
     """
     tables = []
-    for seed in seeds:
-        prompts = prompts_of(params, seed)
+    first = next(iter(prompts_by_seed))
+    for seed, prompts in prompts_by_seed.items():
         every = _tasks(prompts, params)
-        if seed != seeds[0]:  # how far seeds are apart is only asked of the balanced setting
+        if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
         prompts, every = _needed(prompts, every)
         scored_rows = np.flatnonzero(~prompts.train)
         ids = pa.array([prompts.ids[row] for row in scored_rows])
         sides = pa.array(prompts.sides[scored_rows])
         for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, every, params, point):
-            if setting == FULL and seed == seeds[0]:
+            if setting == FULL and seed == first:
                 _write_classifier(folder / arm, scored.choices, scored.weights)
             constants = [pa.repeat(value, len(ids)) for value in (setting, draw, point, arm + suffix, seed)]
             columns = [*constants, sides, ids, pa.array(scored.probabilities[scored_rows])]

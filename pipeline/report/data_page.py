@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.core.files import LONGEST_NAME, read_json, read_table
+from pipeline.core.files import LONGEST_NAME
 from pipeline.core.text import label, labels
-from pipeline.params.base import read
 from pipeline.prompts.draw import draw_key
+from pipeline.prompts.table import Prompts
 from pipeline.report.sources import listed, sum_of
-from pipeline.stages import paths
 
 EXAMPLES, LONGEST = 3, 400  # of each cluster; characters of one that are shown
 REASONS = {
@@ -19,21 +18,24 @@ REASONS = {
 }
 
 
-def data_page() -> dict[str, Any]:
-    """The content of templates/data.html."""
-    names, target = read("data.clusters", list[str]), read("probe.target", int)
-    of_filter, split, download = (read_json(paths.METRICS / f"{name}.json") for name in ("filter", "split", "download"))
-    prompts = sorted(read_table(paths.PROMPTS).to_pylist(), key=lambda row: draw_key(0, "examples", row["prompt_id"]))
+def data_page(metrics: Mapping[str, Any], prompts: Prompts, names: list[str]) -> dict[str, Any]:
+    """The content of templates/data.html.
+
+    Args:
+        metrics: of download, filter and split, by name; names: of the clusters.
+    """
+    of_filter, split, download = (metrics[name] for name in ("filter", "split", "download"))
+    order = sorted(range(len(prompts.ids)), key=lambda row: draw_key(0, "examples", prompts.ids[row]))
     clusters = [
         {
             "name": name,
-            "is_target": number == target,
+            "is_target": number == prompts.target,
             "rows": download["rows_by_cluster"].get(key, 0),
             "kept": of_filter["kept_by_cluster"].get(str(number), 0),
             "test_share": split["test_share_by_cluster"].get(str(number)),
             "examples": [
-                {"text": row["prompt"][:LONGEST], "left": max(len(row["prompt"]) - LONGEST, 0)}
-                for row in [row for row in prompts if row["cluster"] == number][:EXAMPLES]
+                {"text": prompts.texts[row][:LONGEST], "left": max(len(prompts.texts[row]) - LONGEST, 0)}
+                for row in [row for row in order if prompts.clusters[row] == number][:EXAMPLES]
             ],
         }
         for number, (name, key) in enumerate(zip(names, labels(names, LONGEST_NAME), strict=True))

@@ -9,9 +9,10 @@ from pipeline.core.files import read_json, read_table, write_metrics, write_rows
 from pipeline.judging.comparisons import Evaluation
 from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
-from pipeline.probes.read import choices_of, prompts_of
+from pipeline.probes.choices import choices_of
 from pipeline.stages import paths
 from pipeline.stages.clean_up import remove_left_overs
+from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
 
 STABLE_ARM = "sae-k16"
@@ -32,7 +33,7 @@ def main() -> None:
     how = read("evaluate", EvaluateParams)
     evaluation = Evaluation(
         pa.concat_tables(_scores(points, variants)),
-        {seed: prompts_of(params, seed) for seed in seeds},
+        prompts_of_seeds(params.target, seeds),
         negatives=params.negatives,
         fewest=params.min_class_prompts,
         variants=variants,

@@ -24,10 +24,11 @@ from pipeline.lm.tokens import Keep, PromptFormat
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.attribution import Linear
-from pipeline.probes.read import prompts_of, stability_of
-from pipeline.probes.task import NO_CLUSTER, Prompts
+from pipeline.probes.choices import stability_of
+from pipeline.prompts.table import NO_CLUSTER, Prompts
 from pipeline.sae.model import Sae
 from pipeline.stages import paths
+from pipeline.stages.prompts import prompts_of
 from pipeline.stages.run import run_stage
 
 TOKENS, NEIGHBOURS = 8, 5  # of each latent
@@ -41,7 +42,7 @@ def main(point: str, variant: str) -> None:
     seeds, clusters = read("seeds", list[int]), read("data.clusters", list[str])
     store = ActivationStore(paths.ACTIVATIONS, point)
     sae = Sae.load(paths.sae(point, variant, seeds[0], seeds))
-    prompts = _in_order(prompts_of(read("probe", ProbeParams), seeds[0]), store)
+    prompts = _in_order(prompts_of(read("probe", ProbeParams).target, seeds[0]), store)
     classifier = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
     dense = Linear.load(paths.PROBES / "dense" / point / "dense", sae.width)
     stability = stability_of(paths.PROBES / "sae" / point / variant / "sae-k16", sae.latents)

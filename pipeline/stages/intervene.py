@@ -10,6 +10,7 @@ from pipeline.core.files import write_metrics, write_rows
 from pipeline.core.points import Point
 from pipeline.interventions import ablation, deletion
 from pipeline.interventions.latents import Sets, choose
+from pipeline.judging.settings import balanced
 from pipeline.lm.load import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
 from pipeline.lm.lock import ModelLock
 from pipeline.lm.tokens import Keep, PromptTokens, input_limit, tokenise
@@ -17,19 +18,19 @@ from pipeline.params.base import read
 from pipeline.params.model import ExtractParams
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.attribution import Classifier, Linear
-from pipeline.probes.read import prompts_of
-from pipeline.probes.task import Prompts, balanced
 from pipeline.prompts.draw import draw_key
+from pipeline.prompts.table import Prompts
 from pipeline.sae.model import Sae
 from pipeline.stages import paths
 from pipeline.stages.clean_up import remove_probes_of_other_points
+from pipeline.stages.prompts import prompts_of
 from pipeline.stages.run import run_stage
 
 
 def main(point: str, variant: str) -> None:
     params, extract = read("probe", ProbeParams), read("extract", ExtractParams)
     seeds = read("seeds", list[int])
-    prompts = prompts_of(params, seeds[0])
+    prompts = prompts_of(params.target, seeds[0])
     train, test = (balanced(prompts, side, params.negatives, params.min_class_prompts) for side in ("train", "test"))
     at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
     of_sae = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)

@@ -9,9 +9,10 @@ from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.of_dense import ARMS
 from pipeline.probes.fit_arms import fit_arms
-from pipeline.probes.task import Prompts
 from pipeline.probes.token_features import reduced_tokens
+from pipeline.prompts.table import Prompts
 from pipeline.stages import paths
+from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
 
 
@@ -24,7 +25,9 @@ def main(point: str) -> None:
         return {**features, "tokens": reduced_tokens(store, prompts.ids)}
 
     folder = paths.PROBES / "dense" / point
-    table = fit_arms(ARMS, views, params, read("seeds", list[int]), point=point, folder=folder)
+    table = fit_arms(
+        ARMS, views, params, prompts_of_seeds(params.target, read("seeds", list[int])), point=point, folder=folder
+    )
     write_table(paths.SCORES / "dense" / f"{point}.parquet", table)
 
 

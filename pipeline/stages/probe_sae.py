@@ -6,17 +6,18 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.activations.pooling import pooled
-from pipeline.activations.store import ActivationStore
+from pipeline.activations.store import ActivationStore, sampled
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_table, write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.of_sae import ARMS
 from pipeline.probes.fit_arms import fit_arms
-from pipeline.probes.task import Prompts
+from pipeline.prompts.table import Prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
 from pipeline.stages import paths
+from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
 
 SAMPLE = 8192  # tokens on which the untrained SAE gets the L0 of the trained one
@@ -37,7 +38,8 @@ def main(point: str, variant: str) -> None:
                 f"the SAE in {folder} was trained on {len(leaked)} test prompts, such as {leaked[0]}: "
                 "run 'dvc repro' to train it again"
             )
-        untrained = untrained_like(sae, store.read(_sample(store, prompts)), prompts.seed)
+        train = {prompts.ids[row] for row in np.flatnonzero(prompts.train)}
+        untrained = untrained_like(sae, store.read(sampled(store.rows_of(train), SAMPLE, prompts.seed)), prompts.seed)
 
         def of_tokens(x: Tensor) -> dict[str, Tensor]:
             latents = sae.encode(x)
@@ -53,19 +55,10 @@ def main(point: str, variant: str) -> None:
         return pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
 
     folder = paths.PROBES / "sae" / point / variant
-    table = fit_arms(ARMS, views, params, seeds, point=point, folder=folder, suffix=f"_{variant}")
+    table = fit_arms(
+        ARMS, views, params, prompts_of_seeds(params.target, seeds), point=point, folder=folder, suffix=f"_{variant}"
+    )
     write_table(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
-
-
-def _sample(store: ActivationStore, prompts: Prompts) -> np.ndarray:
-    """Some tokens of train prompts that count, bool (rows)."""
-    train = {prompts.ids[row] for row in np.flatnonzero(prompts.train)}
-    wanted = np.array([prompt_id in train for prompt_id in store.prompt_ids])
-    counted = np.flatnonzero(np.repeat(wanted, np.diff(store.offsets)) & store.counted)
-    chosen = np.random.default_rng(prompts.seed).choice(counted, min(SAMPLE, len(counted)), replace=False)
-    sample = np.zeros(len(store), dtype=bool)
-    sample[chosen] = True
-    return sample
 
 
 if __name__ == "__main__":

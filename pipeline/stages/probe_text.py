@@ -7,6 +7,7 @@ from pipeline.probes.arms.of_text import ARMS
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.fit_arms import fit_arms
 from pipeline.stages import paths
+from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
 
 
@@ -16,7 +17,7 @@ def main() -> None:
         ARMS,
         Texts,
         params,
-        read("seeds", list[int]),
+        prompts_of_seeds(params.target, read("seeds", list[int])),
         point="text",
         folder=paths.PROBES / "text",
     )

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.files import read_json, read_table, write_text
-from pipeline.params.base import read
+from pipeline.params.base import read, read_file
 from pipeline.report import sae_figures
 from pipeline.report.arm_figures import Curves, draw_arms, draw_curves
 from pipeline.report.browser import write_latents, write_prompts
 from pipeline.report.data_page import data_page
 from pipeline.report.page import write_page
 from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description, scores_by_arm
-from pipeline.report.run import run_here, what_was_run
+from pipeline.report.run import what_was_run
 from pipeline.report.script_data import write_script
 from pipeline.stages import paths
+from pipeline.stages.here import run_here
+from pipeline.stages.prompts import prompts_of
 from pipeline.stages.run import run_stage
 
+METRICS = ("download", "filter", "split", "model", "extract", "summary")  # that pages show figures of
 ASSETS = ("style.css", "common.js", "index.js", "latents.js", "prompts.js")
 # file in metrics/plots -> columns of x and y, and how it is drawn
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -75,29 +78,28 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for name in ASSETS:
         write_text(paths.REPORT / "assets" / name, (files("pipeline.report") / "assets" / name).read_text("utf-8"))
-    _front(saes)
+    seed = read("seeds", list[int])[0]
+    prompts = prompts_of(read("probe.target", int), seed)
+    metrics = {name: read_json(paths.METRICS / f"{name}.json") for name in METRICS}
+    _front(saes, metrics)
     write_script(paths.REPORT / "data", "here", run_here())
-    write_page(paths.REPORT / "data.html", "data.html", root="", saes=saes, **data_page())
+    page = data_page(metrics, prompts, read("data.clusters", list[str]))
+    write_page(paths.REPORT / "data.html", "data.html", root="", saes=saes, **page)
     scores = scores_by_arm(
         [
             paths.SCORES / "text.parquet",
             *(paths.SCORES / "dense" / f"{point}.parquet" for point in points),
             *(paths.SCORES / "sae" / sae["point"] / f"{sae['variant']}.parquet" for sae in saes),
         ],
-        read("seeds", list[int])[0],
+        seed,
     )
-    texts = {
-        prompt_id: text
-        for table in (read_table(paths.PROMPTS), read_table(paths.BENIGN))
-        for prompt_id, text in zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True)
-    }
     held_out = {sae["name"]: _sae_metrics(sae)["held_out"] for sae in saes}
     for sae in saes:
         _sae_page(sae, saes, held_out)
-        _browser_pages(sae, saes, scores, texts)
+        _browser_pages(sae, saes, scores, prompts.text_of)
 
 
-def _front(saes: list[dict[str, str]]) -> None:
+def _front(saes: list[dict[str, str]], metrics: Mapping[str, Any]) -> None:
     confidence = read("evaluate.confidence", float)
     arms = arm_rows(read_json(paths.METRICS / "probes.json")["balanced"])
     draw_arms(paths.FIGURES / "arms.png", arms, confidence)
@@ -113,9 +115,9 @@ def _front(saes: list[dict[str, str]]) -> None:
         target=read("data.clusters", list[str])[read("probe.target", int)],
         confidence=confidence,
         arms=arms,
-        summary=read_json(paths.METRICS / "summary.json"),
+        summary=metrics["summary"],
         figures=[{"file": f"{name}.png", "caption": caption} for name, caption in captions.items()],
-        run=what_was_run(),
+        run=what_was_run(metrics, read_file(), len(saes)),
     )
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.judging.metrics import auroc
+from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Scored
 from pipeline.probes.fit import Fitting, folds_of
-from pipeline.probes.task import FULL, Task
+from pipeline.probes.task import Task
 
 COMPONENTS = 128
 STEPS = 15  # of L-BFGS for each C, at most

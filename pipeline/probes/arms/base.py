@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.judging.settings import FULL, SHUFFLED
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.models import Matrix, Model
 from pipeline.probes.stability import stability
-from pipeline.probes.task import FULL, SHUFFLED, Task
+from pipeline.probes.task import Task
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 FEW = (16,)  # the size that is looked at in every setting

@@ -6,7 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.models import Model
-from pipeline.probes.task import largest_sources
+from pipeline.prompts.table import largest_sources
 
 
 def _length(texts: Texts) -> np.ndarray:

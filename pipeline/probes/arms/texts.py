@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from pipeline.core.errors import UserError
 from pipeline.probes.models import Matrix
-from pipeline.probes.task import Prompts
+from pipeline.prompts.table import Prompts
 
 
 class Texts:

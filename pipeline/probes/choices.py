@@ -1,25 +1,11 @@
-"""What the probes' stages and the judge read of earlier stages."""
+"""What is kept of a fitted classifier beside its weights."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.core.files import read_json, read_table
-from pipeline.params.probe import ProbeParams
-from pipeline.probes.task import Prompts, read_prompts
-from pipeline.stages import paths
-
-
-def prompts_of(params: ProbeParams, seed: int) -> Prompts:
-    """All prompts, as the split of this seed divides them."""
-    return read_prompts(
-        read_table(paths.PROMPTS),
-        read_table(paths.SPLITS),
-        read_table(paths.BENIGN),
-        target=params.target,
-        seed=seed,
-    )
+from pipeline.core.files import read_json
 
 
 def stability_of(folder: Path, latents: int) -> np.ndarray:

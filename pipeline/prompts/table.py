@@ -1,0 +1,112 @@
+"""The one table of all prompts: texts, clusters and sources joined with their groups and sides."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.errors import UserError
+from pipeline.prompts.draw import hold_out_groups
+
+NO_CLUSTER = -1  # of harmless prompts
+SOURCES = 30  # that are looked at one by one, where there may be thousands
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All prompts (N), by id. Arms make features of all of them; tasks say which of them to learn from.
+
+    sources, clusters, groups (N): near-duplicate group; sides (N): train, test or benign; seed: of the split, and of
+    every draw from it.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    sources: np.ndarray
+    clusters: np.ndarray
+    groups: np.ndarray
+    sides: np.ndarray
+    target: int
+    seed: int
+
+    def some(self, rows: np.ndarray) -> "Prompts":
+        """Those of these rows, int (n), in this order."""
+        arrays = {name: getattr(self, name)[rows] for name in ("sources", "clusters", "groups", "sides")}
+        ids, texts = ([each[row] for row in rows] for each in (self.ids, self.texts))
+        return replace(self, ids=ids, texts=texts, **arrays)
+
+    @cached_property
+    def text_of(self) -> dict[str, str]:
+        """The texts, by prompt id."""
+        return dict(zip(self.ids, self.texts, strict=True))
+
+    @property
+    def train(self) -> np.ndarray:
+        """Bool (N)."""
+        return np.asarray(self.sides == "train")
+
+    @property
+    def test(self) -> np.ndarray:
+        """Bool (N)."""
+        return np.asarray(self.sides == "test")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Whether a prompt is of the target cluster, bool (N)."""
+        return np.asarray(self.clusters == self.target)
+
+
+def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, target: int, seed: int) -> Prompts:
+    """All prompts of train and test of the split that `seed` made, and the harmless ones.
+
+    Args:
+        prompts: columns prompt_id, prompt, source, cluster; splits: prompt_id, group, split, or split_SEED;
+            benign: prompt_id, prompt, source.
+
+    Raises: UserError when a group, or a text, is on both sides.
+    """
+    column = "split" if f"split_{seed}" not in splits.column_names else f"split_{seed}"
+    side_of = {row["prompt_id"]: row for row in splits.to_pylist()}
+    rows = sorted(prompts.to_pylist(), key=lambda row: row["prompt_id"])
+    sides: dict[tuple[str, str], str] = {}
+    for row in rows:
+        side = side_of[row["prompt_id"]][column]
+        for what, value in (("group", side_of[row["prompt_id"]]["group"]), ("text", row["prompt"])):
+            if sides.setdefault((what, value), side) != side:
+                raise UserError(
+                    f"prompt {row['prompt_id']} of {side} has the {what} of one on the other side of the split: "
+                    "run 'dvc repro' to split again"
+                )
+    harmless = sorted(benign.to_pylist(), key=lambda row: row["prompt_id"])
+    both = rows + harmless
+    return Prompts(
+        [row["prompt_id"] for row in both],
+        [row["prompt"] for row in both],
+        np.array([row["source"] for row in both]),
+        np.array([row["cluster"] for row in rows] + [NO_CLUSTER] * len(harmless)),
+        np.array([side_of[row["prompt_id"]]["group"] for row in rows] + [row["prompt_id"] for row in harmless]),
+        np.array([side_of[row["prompt_id"]][column] for row in rows] + ["benign"] * len(harmless)),
+        target,
+        seed,
+    )
+
+
+def largest_sources(prompts: Prompts) -> list[str]:
+    """The sources with most train prompts, at most SOURCES of them, by name."""
+    names, counts = np.unique(prompts.sources[prompts.train], return_counts=True)
+    return sorted(names[np.argsort(-counts, kind="stable")[:SOURCES]].tolist())
+
+
+def training_of_sae(prompts: Prompts, train_on: str, held_out_fraction: float) -> tuple[set[str], set[str]]:
+    """The ids of the train prompts that an SAE is trained on, and of those held back from it; of test there are none.
+
+    Args:
+        train_on: `all` train prompts, those of the `target`, or of `non_target`.
+        held_out_fraction: share of their near-duplicate groups that is held back.
+    """
+    wanted = {"all": np.ones(len(prompts.ids), dtype=bool), "target": prompts.labels, "non_target": ~prompts.labels}
+    rows = np.flatnonzero(prompts.train & wanted[train_on])
+    held_out_groups = hold_out_groups(prompts.groups[rows].tolist(), held_out_fraction, prompts.seed)
+    held_out = {prompts.ids[row] for row in rows if prompts.groups[row] in held_out_groups}
+    return {prompts.ids[row] for row in rows} - held_out, held_out

@@ -1,0 +1,18 @@
+"""The table of prompts as stages read it from their files."""
+
+from collections.abc import Sequence
+
+from pipeline.core.files import read_table
+from pipeline.prompts.table import Prompts, read_prompts
+from pipeline.stages import paths
+
+
+def prompts_of(target: int, seed: int) -> Prompts:
+    """All prompts, as the split of this seed divides them, with the harmless ones."""
+    tables = (read_table(path) for path in (paths.PROMPTS, paths.SPLITS, paths.BENIGN))
+    return read_prompts(*tables, target=target, seed=seed)
+
+
+def prompts_of_seeds(target: int, seeds: Sequence[int]) -> dict[int, Prompts]:
+    """By seed, in their order."""
+    return {seed: prompts_of(target, seed) for seed in seeds}
