@@ -13,6 +13,7 @@
 # params.yaml and the workspace are left as 'dvc exp run' leaves them: with the values of this run.
 set -euo pipefail
 
+case ${1-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit ;; esac
 if [ $# -lt 2 ]; then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
     exit 2

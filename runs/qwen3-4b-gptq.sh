@@ -14,6 +14,7 @@
 # deepest point decides how much of the model is loaded; without layer 35, half of the weights are enough.
 set -euo pipefail
 
+case ${1-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }

@@ -12,7 +12,7 @@
 #   dvc exp run --run-all
 #   python -m tools.frontier     # report/figures/fvu_l0.png
 #
-# Only SAEs, their probes, judge and report run; prompts and activations come from the cache.
+# Only SAEs and what reads them run; prompts and activations come from the cache.
 set -euo pipefail
 
 variant=batch_topk ks=4,8,16,32 widths=512,1024,2048 settings=()

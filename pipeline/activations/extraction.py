@@ -36,7 +36,7 @@ def extract(
     model: "PreTrainedModel",
     tokens: PromptTokens,
     points: Sequence[Point],
-    folder: Path,
+    folder: Path | str,
     *,
     batch_tokens: int,
     dtype: torch.dtype = torch.float16,
@@ -44,7 +44,7 @@ def extract(
     pieces: Path | None = None,
     model_key: str | None = None,
 ) -> dict[str, Any]:
-    """Write the activations of all kept tokens at all points, in one pass over the prompts.
+    """Write the activations of all kept tokens at all points, in one pass over the prompts; what was there is replaced.
 
     A shard is a run of whole prompts; within it prompts are batched by length, and put back in order before
     it is written, so of the activations memory holds two shards a point (one is written while the next is
@@ -67,6 +67,7 @@ def extract(
     Raises: UserError naming prompt, token and point when an activation is not finite, or saying that another
         process is writing to the same folder.
     """
+    folder = Path(folder)
     with joined() as ranks, ExitStack() as held:
         rows_in_shard = min(shard_mb * 1_000_000 // (model.config.hidden_size * dtype.itemsize), _SHARD_TOKENS)
         shards = list(_shards([len(kept) for kept in tokens.kept], rows_in_shard))

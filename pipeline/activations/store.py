@@ -82,8 +82,9 @@ class ActivationStore:
     token does not, the same for prompts that are run later.
     """
 
-    def __init__(self, folder: Path, point: str) -> None:
+    def __init__(self, folder: Path | str, point: str) -> None:
         """Raise UserError when files are missing, damaged, or do not belong together."""
+        folder = Path(folder)
         self.folder = folder / point
         self.point = Point.parse(point)
         manifest = read_json(self.folder / MANIFEST, REMEDY)

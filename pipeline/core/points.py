@@ -28,8 +28,8 @@ class Point:
     def parse(cls, text: str) -> Self:
         """Read `SITE.LAYER`. Raise ValueError that names what is allowed."""
         match = re.fullmatch(r"([a-z_]+)\.(0|[1-9][0-9]{0,8})", text) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(ALLOWED)
+        if match is None or match[1] not in SITES:
+            raise ValueError(f"{text!r:.60} is no point: {ALLOWED}")
         return cls(cast(Site, match[1]), int(match[2]))
 
     def __str__(self) -> str:

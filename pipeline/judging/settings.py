@@ -31,7 +31,7 @@ def balanced(prompts: Prompts, side: Literal["train", "test"], negatives: Negati
         scarce = f"{len(positive)} prompts of cluster {prompts.target} and {len(others)} others"
         raise UserError(
             f"the {side} part has {scarce}; probe.min_class_prompts = {fewest} of each are needed: "
-            "use more data, raise filter.max_prompts, or choose another probe.target"
+            "lower it, use more data, raise filter.max_prompts, or choose another probe.target"
         )
     if negatives == "even":
         others = _evenly(others, prompts.clusters)

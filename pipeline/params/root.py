@@ -4,6 +4,7 @@ No stage reads its values from here, only from its own sections: this is what re
 stage starts, so it decides whether a stage runs and never what it writes.
 """
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -59,6 +60,11 @@ def check_params_file() -> Params:
     check_file("data.path", params.data.path)
     check_file("data.benign", params.data.benign)
     check_directory("model.path", params.model.path)
+    if Path(params.model.path).resolve().is_relative_to(Path("models/tiny").resolve()):
+        raise UserError(
+            f"{PARAMS_FILE}: model.path = {params.model.path!r} is not allowed: stage fetch_model writes there itself; "
+            "copy the model elsewhere"
+        )
     for name, variant in params.sae.variants.items():
         if variant.path is not None:
             check_directory(f"sae.variants.{name}.path", variant.path)

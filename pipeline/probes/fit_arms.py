@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from pipeline.core.files import replacing, write_json
 from pipeline.core.progress import progress
-from pipeline.judging.settings import FULL
+from pipeline.judging.settings import FULL, balanced
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.base import AnyArm, Scored
 from pipeline.probes.fit import Fitting, folds_of
@@ -57,6 +57,9 @@ def fit_arms(
     tables = []
     first = next(iter(prompts_by_seed))
     for seed, prompts in prompts_by_seed.items():
+        balanced(
+            prompts, "test", params.negatives, params.min_class_prompts
+        )  # the judge would refuse, hours later
         every = _tasks(prompts, params)
         if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]

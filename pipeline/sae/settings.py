@@ -24,7 +24,7 @@ def check_settings(
     for name, value in {**counts, "k": k, "patience": patience}.items():
         least, most = bounds[name]
         if not is_whole(value, least, most) and not (name == "patience" and value is None):
-            most_is = "the width" if name == "k" else str(most)
+            most_is = f"the width, {most}," if name == "k" else str(most)
             raise UserError(f"{name} = {shown(value)} is not allowed: a whole number from {least} to {most_is} is")
     if lr is not None and not (_is_finite(lr) and lr > 0):
         raise UserError(f"lr = {shown(lr)} is not allowed: a number above 0 is")
