@@ -57,9 +57,7 @@ def fit_arms(
     tables = []
     first = next(iter(prompts_by_seed))
     for seed, prompts in prompts_by_seed.items():
-        balanced(
-            prompts, "test", params.negatives, params.min_class_prompts
-        )  # the judge would refuse, hours later
+        balanced(prompts, "test", params.negatives, params.min_class_prompts)  # the judge would refuse, hours later
         every = _tasks(prompts, params)
         if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
