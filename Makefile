@@ -33,8 +33,9 @@ repro: setup  ## run the pipeline: whatever is out of date, on the embedded defa
 	@$(RUN) python -m pipeline.params
 	@$(RUN) dvc repro
 
+# files in their order: by number of tests, which is xdist's own, the few slow ones under DVC would come last and alone
 test: setup  ## run the whole test suite, two files at a time
-	@$(RUN) python -m pytest -n 2 --dist loadfile
+	@$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
