@@ -82,7 +82,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         f"aux_coefficient {value!r}": ({"aux_coefficient": value}, f"aux_coefficient = {value!r} is not allowed")
         for value in (-1, NAN, INF, None)
     },
-    "k above width": ({"k": 9}, "k = 9 is not allowed: a whole number from 1 to the width is"),
+    "k above width": ({"k": 9}, "k = 9 is not allowed: a whole number from 1 to the width, 8, is"),
     **{
         f"architecture {value!r}": (
             {"architecture": value},

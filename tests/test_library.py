@@ -205,7 +205,9 @@ NO_POINTS += ["resid_post.1\n", "resid_post.\N{ARABIC-INDIC DIGIT ONE}", "resid_
 
 @pytest.mark.parametrize("text", NO_POINTS)
 def test_text_that_is_no_point_is_told(text: Any) -> None:
-    with pytest.raises(ValueError, match=r"^a point is SITE\.LAYER with SITE one of resid_post, .* and LAYER from 0$"):
+    with pytest.raises(
+        ValueError, match=r"is no point: a point is SITE\.LAYER with SITE one of resid_post, .* and LAYER from 0$"
+    ):
         Point.parse(text)
 
 
