@@ -35,6 +35,7 @@ class Faults:
     reset: bool = False  # cut by a reset instead of an orderly end
     wrong_bytes: str | None = None  # the file to send with one byte changed
     xet: bool = False  # offer large files from a chunk storage, which then has none of them
+    forgets: bool = False  # of a file that was cut send the beginning alone when it is to go on, and cut later
     short: str | None = None  # the file to send without its last byte, as if it were whole
 
 
@@ -45,6 +46,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    authorization: str | None
 
 
 class Hub(ThreadingHTTPServer):
@@ -90,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.requests.append(Request(self.command, path, self.headers.get("Range")))
+        self.server.requests.append(
+            Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
+        )
         faults = self.server.faults
         if faults.silent:
             self.server.stopping.wait()
@@ -158,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
             del content[-1]
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         headers = {"Accept-Ranges": "bytes", **(headers or {})}
+        if faults.forgets and start > 100:
+            self._answer(200, bytes(content[:100]), headers, length=len(content))
+            return
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         end = len(content)

@@ -261,6 +261,30 @@ def test_download_that_is_always_cut(hub: Hub, machine: Machine, kind: str, rese
     assert f"the download of {kind} {BIG[kind]} ({SECTION[kind]}.repo) broke off" in line
 
 
+def test_a_download_that_comes_back_again_and_again_ends(hub: Hub, machine: Machine) -> None:
+    hub.faults = Faults(cut_at=11 * MEBI, forgets=True)
+    assert "broke off and could not be resumed" in machine.error("model", BIG["model"])
+    assert len(hub.asked_for(BIG_FILE["model"])) < 30
+
+
+@pytest.mark.parametrize("host", ["default", "machine 127.0.0.1", "machine localhost"])
+def test_passwords_of_netrc_are_not_sent_and_not_in_the_way(
+    hub: Hub, machine: Machine, repos: dict[str, Path], tmp_path: Path, host: str
+) -> None:
+    (tmp_path / "netrc").write_text(f"{host} login me password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    found = machine.fetch("model", BIG["model"], NETRC=str(tmp_path / "netrc"), HF_TOKEN="hf_token")
+    _assert_whole(found, "model", BIG["model"], repos)
+    sent = {each.path.startswith("/storage/"): each.authorization for each in hub.requests}
+    assert sent == {False: "Bearer hf_token", True: None}
+
+
+def test_the_environments_proxy_is_used(hub: Hub, machine: Machine) -> None:
+    proxy = closed_port()
+    assert "cannot be reached" in machine.error("model", SMALL["model"], http_proxy=proxy)
+    machine.fetch("model", SMALL["model"], http_proxy=proxy, no_proxy="127.0.0.1,localhost")
+
+
 @pytest.mark.parametrize(
     ("kind", "repo", "name", "symlinks"),
     [

@@ -71,6 +71,13 @@ def test_where_most_activations_are_zero_nothing_is_an_outlier() -> None:
     assert norm_limit(norms) == 5.0
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(1e20, torch.float32), (1e-30, torch.float32), (1.0, torch.float64)])
+def test_norms_hold_for_any_finite_activation(size: float, dtype: torch.dtype) -> None:
+    rows = size * torch.ones(4, 9, dtype=dtype)
+    assert norms_of(rows).numpy() == pytest.approx(3 * size, rel=1e-6)
+    assert counted(np.ones(4, dtype=bool), norms_of(rows).numpy(), norm_limit(norms_of(rows).numpy())).all()
+
+
 def model_with_sinks(factor: float = 500.0) -> Any:
     """A small Qwen3 whose activations at one token, wherever it stands, are giant at every layer."""
     model = small_model("qwen3")
@@ -230,14 +237,16 @@ def test_a_prompt_of_which_nothing_counts_has_no_features(tmp_path: Path) -> Non
 
 
 def test_training_on_any_activations_leaves_them_out_of_training_and_held_out_loss() -> None:
-    def trained(factor: float) -> Sae:
+    def trained(factor: float, dtype: torch.dtype = torch.float32) -> Sae:
         generator = torch.Generator().manual_seed(0)
         mixed = torch.randn(64, 32, generator=generator)
         acts = torch.relu(torch.randn(4000, 64, generator=generator) - 1.2) @ mixed
         acts[::50] *= factor
+        acts = acts.to(dtype)
         how: dict[str, Any] = {"architecture": "batch_topk", "width": 128, "k": 8, "epochs": 4, "batch_size": 256}
         return train_sae(acts[:3000], held_out=acts[3000:], patience=1, **how)
 
+    assert trained(1, torch.float64).latents == 128, "any float type"
     one, other = (trained(factor).tensors for factor in FACTORS)
     assert all(torch.equal(one[name], other[name]) for name in one)
 

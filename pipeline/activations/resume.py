@@ -84,7 +84,7 @@ class Pieces:
         return (self.folder / shard_name(number)).is_file()
 
     def write(self, number: int, rows: Rows, norms: dict[Point, Tensor]) -> None:
-        """Write a shard, and what is known of it: the norm of each row, float32, and the tokens that were run."""
+        """Write a shard, and what is known of it: the norm of each row, float64, and the tokens that were run."""
         for point, each in rows.of.items():
             write_shard(self.folder / str(point), number, each)
         known = {f"norms {point}": each for point, each in norms.items()}
@@ -93,7 +93,7 @@ class Pieces:
             save_file(known, temporary)
 
     def known(self, number: int, name: str) -> Tensor:
-        """Of a shard: `tokens`, int64 (run, padded), or `norms POINT`, float32 (rows)."""
+        """Of a shard: `tokens`, int64 (run, padded), or `norms POINT`, float64 (rows)."""
         with safe_open(self.folder / shard_name(number), framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
         return tensor

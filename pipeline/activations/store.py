@@ -44,7 +44,7 @@ def write_shard(folder: Path, number: int, rows: Tensor) -> None:
 
 
 def write_norms(folder: Path, norms: Tensor) -> None:
-    """Write the norms of all rows of a point, float32 (rows)."""
+    """Write the norms of all rows of a point, float64 (rows)."""
     with replacing(folder / NORMS) as temporary:
         save_file({NORMS_TENSOR: norms.contiguous()}, temporary)
 

@@ -24,8 +24,9 @@ def candidates(positions: np.ndarray, token_ids: np.ndarray, special_ids: np.nda
 
 
 def norms_of(rows_TD: Tensor) -> Tensor:
-    """Euclidean norms of activations, float32 (T) on the CPU."""
-    return torch.linalg.vector_norm(rows_TD, dim=1, dtype=torch.float32).cpu()
+    """Euclidean norms of activations of any float type, float64 (T) on the CPU: squares of float32 may overflow it."""
+    rows_TD = rows_TD.cpu() if rows_TD.device.type == "mps" else rows_TD  # which has no float64
+    return torch.linalg.vector_norm(rows_TD, dim=1, dtype=torch.float64).cpu()
 
 
 def norm_limit(norms: np.ndarray, candidate: np.ndarray | None = None) -> float:

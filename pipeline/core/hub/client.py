@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import certifi
@@ -62,7 +63,6 @@ class Client:
             connector=aiohttp.TCPConnector(ssl=_authorities()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            trust_env=True,  # the environment's proxies
             timeout=aiohttp.ClientTimeout(
                 sock_connect=constants.HF_HUB_ETAG_TIMEOUT, sock_read=constants.HF_HUB_DOWNLOAD_TIMEOUT
             ),
@@ -147,7 +147,8 @@ class Client:
     async def _follow(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS):
             token = self._token if self._is_hub(url) else {}
-            response = await self._session.get(url, headers=headers | token, allow_redirects=False)
+            proxy = _proxy_of(url)
+            response = await self._session.get(url, headers=headers | token, proxy=proxy, allow_redirects=False)
             if response.status not in _REDIRECTED:
                 return response
             response.close()
@@ -186,6 +187,14 @@ class Client:
             raise self.repo.not_a_hub(f"it answers with HTTP status {status}")
         if headers.get("Content-Encoding", "identity") != "identity":
             raise self.repo.not_a_hub("its answer is compressed, which was not asked for")
+
+
+def _proxy_of(url: URL) -> URL | None:
+    """The environment's proxy for an address. aiohttp would also read ~/.netrc, and send what is there to any host."""
+    proxy = getproxies().get(url.scheme)
+    if not proxy or not url.host or proxy_bypass(url.host):
+        return None
+    return URL(proxy if "://" in proxy else f"http://{proxy}")
 
 
 @functools.cache

@@ -31,13 +31,13 @@ async def download(client: Client, cache: Cache, path: str, file: RepoFile, upda
     with cache.new_blob(path, file) as blob, blob.open("xb") as out:
         part = _Part(out, file, update)
         url = URL(client.repo.file(client.revision, path), encoded=True)
-        tries = 1
+        tries, reached = 1, 0  # most bytes that any try has come to: to start again and come back is no progress
         while part.size < file.size:
-            before = part.size
             try:
                 await _receive(client, url, path, part)
             except (*LOST, Refusal) as error:
-                tries = 1 if part.size - before >= _PROGRESS_BYTES else tries + 1
+                tries = 1 if part.size - reached >= _PROGRESS_BYTES else tries + 1
+                reached = max(reached, part.size)
                 if tries > TRIES or (isinstance(error, Refusal) and not error.may_pass):
                     raise client.explained(error) from error
                 await asyncio.sleep(PAUSE_SECONDS * 2 ** (tries - 1))
