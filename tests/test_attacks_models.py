@@ -33,6 +33,7 @@ from model_attacks import (
 from pipeline.core.errors import UserError
 from pipeline.lm.load import describe, load_config, load_model, load_tokenizer, pick_device
 from pipeline.lm.lock import ModelLock, hash_files
+from pipeline.lm.tokens import tokenise
 from pipeline.lm.view import viewed
 from tools.stage_code import ROOT
 
@@ -219,6 +220,28 @@ def test_fetch_says_in_one_line_what_is_wrong_and_loses_nothing(
     change(work / "lm")
     assert SAID_OF_PARAMS.get(attack, expected) in fetch_error(work)
     assert capfd.readouterr() == ("", "")  # neither from a logger nor from compiled code
+
+
+def test_labels_without_end_are_not_made(work: Path) -> None:
+    config = json.loads((work / "lm/config.json").read_text())
+    (work / "lm/config.json").write_text(json.dumps(config | {"num_labels": 10**18}))
+    run_stage("fetch_model", work)
+
+
+@pytest.mark.parametrize("name", ["eos_token", "pad_token", "bos_token"])
+def test_a_special_token_of_no_characters_is_none(work: Path, name: str) -> None:
+    settings = json.loads((work / "lm/tokenizer_config.json").read_text())
+    (work / "lm/tokenizer_config.json").write_text(json.dumps(settings | {name: ""}))
+    tokens = tokenise(load_tokenizer(work / "lm"), ["a"], ["How are you?"], max_tokens=9)
+    assert all(isinstance(number, int) for number in tokens.special_ids)
+
+
+def test_a_panic_of_compiled_code_says_nothing_beside_the_line(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = json.loads((work / "lm/tokenizer.json").read_text())
+    settings["model"]["continuing_subword_prefix"] = "a" * 50
+    (work / "lm/tokenizer.json").write_text(json.dumps(settings))
+    assert "lm has no tokenizer that loads" in fetch_error(work)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("attack", SAID_OF_PARAMS)

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import json
 import os
+import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -243,6 +244,19 @@ def test_keys_of_json_that_nobody_asked_for_may_hold_anything(tmp_path: Path) ->
     (tmp_path / "p.jsonl").write_text("".join(row % value for value in ("1", '"a"', "[]", str(2**70), r'"\ud800"')))
     assert len(download(tmp_path, "p.jsonl", {"data.extra_columns": "drop"})) == 5
     assert download_error(tmp_path, "p.jsonl").startswith("p.jsonl: unknown column 'x'")
+
+
+def test_a_parquet_file_that_ends_the_process_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "p.parquet").write_bytes(parquet(table()))
+
+    def abort(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with mock.patch("pipeline.prompts.parquet._read", abort):
+        line = download_error(tmp_path, "p.parquet")
+    assert line.startswith(
+        "p.parquet is not a whole parquet file (reading it ends with signal 9), or needs more memory"
+    )
 
 
 def not_a_file(folder: Path, kind: str) -> None:

@@ -224,3 +224,20 @@ def test_a_stage_without_memory_says_what_to_lower(folder: Path) -> None:
     )
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert result.stderr.startswith("error: out of memory") and "filter.max_prompts" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_ENDPOINT", "http://[::1"), ("HF_HUB_DOWNLOAD_TIMEOUT", "x"), ("HF_HUB_ETAG_TIMEOUT", "10s")],
+)
+def test_what_libraries_cannot_read_of_the_environment_is_one_line(name: str, value: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.stages.extract"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {name} = "), done.stderr
+    assert done.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ ALL_PARAMS = "pipeline.params.root"
 # they decide nothing of what a stage writes: one checks the other sections before it starts, one keeps how long it
 # took, these say how it ends and what is said meanwhile, and two packages name, for others, what files of theirs hold
 ASIDE = {ALL_PARAMS, "pipeline.stages.timings", "pipeline.activations", "pipeline.sae"}
-ASIDE |= {f"pipeline.core.{name}" for name in ("cli", "ending", "errors", "progress", "system_errors")}
+ASIDE |= {f"pipeline.core.{name}" for name in ("cli", "ending", "environment", "errors", "progress", "system_errors")}
 # what the hub gives is checked against the lock by every stage but the two that ask it first, so how it is asked
 # decides nothing of what the others write
 HUB, ASKING_THE_HUB = "pipeline.core.hub", {"pipeline.stages.download", "pipeline.stages.fetch_model"}

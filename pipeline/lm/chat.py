@@ -64,7 +64,7 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", thinking: bool) -> str:
 
 def _render(sender: Connection, tokenizer: "PreTrainedTokenizerBase", thinking: bool) -> None:
     """In a process of its own: send the text, or what is wrong."""
-    _limit_memory()
+    _limit_memory_and_time()
     try:
         text: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": _MARK}],
@@ -80,10 +80,12 @@ def _render(sender: Connection, tokenizer: "PreTrainedTokenizerBase", thinking: 
     sender.send(outcome)
 
 
-def _limit_memory() -> None:
+def _limit_memory_and_time() -> None:
     with suppress(ImportError, OSError, ValueError):  # where the system has no such limit, time alone is one
         import resource
 
+        # the parent ends this process, unless it is killed itself meanwhile
+        resource.setrlimit(resource.RLIMIT_CPU, (int(_SECONDS) + 2, int(_SECONDS) + 2))
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)

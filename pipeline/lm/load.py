@@ -1,6 +1,7 @@
 """A model directory in Hugging Face format: what is read of it, whether it is whole, and loading it."""
 
 import copy
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,11 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     remedy = "add the tokenizer files (tokenizer.json, tokenizer_config.json) of the model"
     if not any(file.name.startswith(("tokenizer", "vocab", "spiece")) for file in model_files(directory)):
         raise UserError(f"{problem}: {remedy}")
-    with _loading(directory, problem, remedy, with_weights=False) as view:  # its class may be named as a model's
+    # compiled code that panics writes to the system's stderr, past Python
+    with (
+        _silent_stderr(),
+        _loading(directory, problem, remedy, with_weights=False) as view,
+    ):  # its class may be named as a model's
         # transformers 4 does not know the class names that 5 saves; tokenizer.json is the same
         known = Version(transformers.__version__) >= Version("5") or not _saved_by_transformers_5(view)
         kind: Any = AutoTokenizer if known else PreTrainedTokenizerFast
@@ -118,7 +123,21 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         if type(limit) not in (int, float) or limit != limit:
             raise TypeError(f"model_max_length = {shown(limit)} is not a number")
         tokenizer("a")
+        _ = tokenizer.all_special_ids
     return tokenizer
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _saved_by_transformers_5(directory: Path) -> bool:

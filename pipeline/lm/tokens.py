@@ -110,7 +110,8 @@ def tokenise(
             kept.append(np.flatnonzero(mask).astype(np.int32))
             bar.update()
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return PromptTokens(prompt_ids, ids, kept, sorted(added | set(tokenizer.all_special_ids)))
+    named = {number for number in tokenizer.all_special_ids if number is not None}  # such as that of an empty text
+    return PromptTokens(prompt_ids, ids, kept, sorted(added | named))
 
 
 def _check_prompts(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:

@@ -14,9 +14,10 @@ from pipeline.lm.faults import first_line, shown
 from pipeline.lm.files import model_files
 
 # Settings that name code, files, repositories or kernels, wherever they stand: transformers would follow some of them
-# out of the directory, or on to the hub, and none is needed to load the directory's own files.
+# out of the directory, or on to the hub, and none is needed to load the directory's own files. Nor are the labels of a
+# classifier, of which transformers would make a dictionary, however many they are.
 _LEADS_ELSEWHERE = re.compile(
-    r"auto_map|custom_generate|custom_pipelines|init_inputs|vocab|merges|transformers_weights|fusion_config"
+    r"num_labels|id2label|label2id|auto_map|custom_generate|custom_pipelines|init_inputs|vocab|merges|transformers_weights|fusion_config"
     r"|kernel_config|use_kernels|tokenizer_object|.*_files?|.*_path|.*_implementation(_internal)?"
 )
 _CLEANED = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "quantize_config.json")

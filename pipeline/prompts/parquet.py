@@ -1,5 +1,6 @@
 """Prompts from a parquet file, which may be a thousandth, or a millionth, of what it unpacks to."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,6 +22,30 @@ def read_parquet(path: Path, columns: Collection[str]) -> pa.Table:
 
     Raises: UserError for what is not a whole parquet file, or unpacks to more than MAX_ROWS or MAX_BYTES.
     """
+    _try_elsewhere(path, columns)
+    return _read(path, columns)
+
+
+def _try_elsewhere(path: Path, columns: Collection[str]) -> None:
+    """Read it in a process of its own first: Arrow's C++ ends the process at some damaged files. Needs forks."""
+    if not hasattr(os, "fork"):
+        return
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            _read(path, columns)
+        finally:
+            os._exit(0)  # what it raises is raised again, and said, where it is read for good
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        raise UserError(
+            f"{path} is not a whole parquet file (reading it ends with signal {os.WTERMSIG(status)}), or needs more "
+            "memory than there is: fetch it again, or make it smaller"
+        )
+
+
+def _read(path: Path, columns: Collection[str]) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
@@ -29,7 +54,7 @@ def read_parquet(path: Path, columns: Collection[str]) -> pa.Table:
             texts = [name for name in wanted if may_hold("prompt", kinds[name]) and not pa.types.is_null(kinds[name])]
             _check_size(path, metadata.num_rows, _unpacked_bytes(file, wanted))
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
-            read = file.read(wanted)
+            read = file.read(wanted, use_threads=False)  # forks and threads do not go together
             _check_size(path, read.num_rows, sum(_bytes_of_texts(read[name]) for name in texts))
             nulls = {name: pa.nulls(read.num_rows, kinds.get(name)) for name in schema.names}
             return pa.table([read[name] if name in wanted else nulls[name] for name in schema.names], schema.names)

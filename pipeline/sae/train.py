@@ -36,7 +36,7 @@ def train_sae(
     patience: int | None = 3,
     aux_coefficient: float = 1 / 32,
     seed: int = 0,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     checkpoint_seconds: float = 60.0,
     on_step: Callable[[int, float, float, float], None] | None = None,
 ) -> Sae:
@@ -92,7 +92,11 @@ def train_sae(
     rule = ARCHITECTURES[architecture](width, k, aux_coefficient=aux_coefficient, variance=data.variance, steps=steps)
     run = _start(rule, data, peak, seed)
     settings = [architecture, width, k, peak, batch_size, epochs, patience, aux_coefficient, seed, data.tokens]
-    saved = Checkpoint(checkpoint, [*settings, data.scale, float(data.mean.double().sum())], checkpoint_seconds)
+    saved = Checkpoint(
+        None if checkpoint is None else Path(checkpoint),
+        [*settings, data.scale, float(data.mean.double().sum())],
+        checkpoint_seconds,
+    )
     saved.load(run)
     for point in run.curve:
         if on_step:

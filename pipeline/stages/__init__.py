@@ -10,10 +10,13 @@ import sys
 import warnings
 
 if sys.argv[:1] == ["-m"]:  # which stands there while 'python -m' imports the packages of what it is to run
+    from pipeline.core.cli import exit_on_user_error
     from pipeline.core.ending import end_at_once_on_signals, end_with_starter
+    from pipeline.core.environment import check_environment
 
     end_at_once_on_signals()  # imports take seconds; then pipeline.core.cli takes over
     end_with_starter()
+    exit_on_user_error(check_environment)
 
 # threads that wait asleep: spinning ones make each other ten times slower as soon as a core is shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
