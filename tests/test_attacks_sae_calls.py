@@ -12,6 +12,7 @@ from safetensors.torch import save
 from small_saes import ACTS, ARCHITECTURES, INF, LATENTS, NAN, one_line, sae_of
 from torch import Tensor
 
+from pipeline.core.errors import UserError
 from pipeline.sae.data import Activations
 from pipeline.sae.metrics import measure
 from pipeline.sae.train import train_sae
@@ -138,3 +139,14 @@ def test_blocks_are_trained_on_as_tensors_are() -> None:
     data = Activations([partial(torch.clone, part) for part in ACTS.split(100)])
     line = one_line(train_sae, data, architecture="topk", width=8, k=2, held_out=ACTS[:, 1:])
     assert line.startswith("held_out has shape (300, 5)")
+
+
+def test_sparse_tensors_dtypes_and_lists_are_told() -> None:
+    acts = torch.randn(40, 8)
+    sae = train_sae(acts, architecture="topk", width=16, k=2, epochs=1)
+    with pytest.raises(UserError, match="is a sparse tensor: give a dense one"):
+        sae.encode(acts.to_sparse())
+    with pytest.raises(UserError, match="cannot be used here"):
+        sae.to(torch.float32)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"architecture \['topk'\] is not known"):
+        train_sae(acts, architecture=["topk"], width=16, k=2)  # type: ignore[arg-type]

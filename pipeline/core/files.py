@@ -1,6 +1,7 @@
 """Reading and writing the pipeline's files: whole or not at all, and the same bytes every time."""
 
 import csv
+import errno
 import glob
 import hashlib
 import io
@@ -126,6 +127,8 @@ def read_json(path: Path, remedy: str = "make it again") -> Any:
 
 def damaged(path: Path, error: Exception, remedy: str = "make it again") -> Exception:
     """What to raise where reading a file raised `error`: that itself, if the operating system is behind it."""
+    if path.exists() and not os.access(path, os.R_OK):  # which safetensors does not say
+        return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return error if system_line(error) else FileError(f"{path} is missing or damaged ({error})", remedy)
 
 

@@ -1,5 +1,6 @@
 """What arms leave behind: their scores of test prompts, and their classifiers."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def fit_arms(
         folder: where the classifiers of the balanced setting and the first seed are written, one folder an arm.
         suffix: put after the arms' names in the scores.
     """
-    tables = []
+    tables, written = [], set()
     first = next(iter(prompts_by_seed))
     for seed, prompts in prompts_by_seed.items():
         balanced(prompts, "test", params.negatives, params.min_class_prompts)  # the judge would refuse, hours later
@@ -68,9 +69,12 @@ def fit_arms(
         for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, every, params, point):
             if setting == FULL and seed == first:
                 _write_classifier(folder / arm, scored.choices, scored.weights)
+                written.add(folder / arm / "probe.json")
             constants = [pa.repeat(value, len(ids)) for value in (setting, draw, point, arm + suffix, seed)]
             columns = [*constants, sides, ids, pa.array(scored.probabilities[scored_rows])]
             tables.append(pa.table(columns, names=SCORES_SCHEMA.names).cast(SCORES_SCHEMA))
+    for left in set(folder.glob("*/probe.json")) - written:  # of an SAE with more latents, say
+        shutil.rmtree(left.parent)
     return pa.concat_tables(tables)
 
 

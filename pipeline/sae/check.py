@@ -106,6 +106,8 @@ def check_activations(x: Any, width: int | None, device: torch.device | None, wh
     """
     if not isinstance(x, Tensor):
         raise UserError(f"{what} is of {type(x).__name__}: give a torch.Tensor, such as torch.from_numpy makes")
+    if x.layout != torch.strided:
+        raise UserError(f"{what} is a sparse tensor: give a dense one, such as its to_dense()")
     if x.dtype not in FLOATS:
         raise UserError(f"{what} is of {x.dtype}: give float16, bfloat16, float32 or float64")
     if width is not None and (not x.dim() or x.shape[-1] != width):
@@ -134,5 +136,5 @@ def checked_device(device: str | torch.device) -> torch.device:
     """Raise UserError when this machine does not have the device."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise UserError(f"device {shown(str(device))} cannot be used here: {str(error).splitlines()[0]:.200}") from None

@@ -18,7 +18,7 @@ def check_settings(
 
     counts: width, batch_size, epochs, seed.
     """
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise UserError(f"architecture {shown(architecture)} is not known: use one of {', '.join(ARCHITECTURES)}")
     bounds = _COUNTS | {"k": (1, counts["width"]), "patience": (1, _MOST)}
     for name, value in {**counts, "k": k, "patience": patience}.items():
