@@ -12,7 +12,7 @@ import pytest
 from hostile_hub import COMMIT, HostileHub, entry, serving
 from hub_attacks import ATTACKS, CACHES, CONFIG, LISTS, MODEL, ROWS, SECRET, Attack
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 # one process for all, since its imports take seconds; what waits, waits for less
 DRIVER = """

@@ -77,8 +77,8 @@ def test_the_front_door_is_short() -> None:
         (MODULE.findall("python -m bench.sae. python3.11 -m\n  venv x"), ["bench.sae", "venv"]),
         (TARGET.findall("make repro  # set up\nrun `make test`; use data to make figures"), ["repro", "test"]),
         (
-            PATH.findall("`runs/local.sh DATA` and `tests/test_attacks_*.py`"),
-            ["runs/local.sh", "tests/test_attacks_*.py"],
+            PATH.findall("`runs/local.sh DATA` and `tests/**/test_attacks_*.py`"),
+            ["runs/local.sh", "tests/**/test_attacks_*.py"],
         ),
     ],
 )
