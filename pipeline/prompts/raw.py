@@ -80,7 +80,10 @@ def _values(column: pa.ChunkedArray, what: str, name: str, origin: str) -> list[
 
 
 def may_hold(what: str, kind: pa.DataType) -> bool:
-    """Return whether an Arrow type can be that of a `prompt`, `source` or `cluster`. Null can: its rows are named later."""
+    """Return whether values of an Arrow type can be a `prompt`, `source` or `cluster`.
+
+    Null can, so that the row of a missing value can be named.
+    """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     types = pa.types
