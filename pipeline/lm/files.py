@@ -47,8 +47,7 @@ def model_files(directory: Path) -> list[Path]:
     A file may be a link, also to a place outside. What the link leads to is hashed, locked and read.
 
     Raises: UserError when there is no such directory, or when such a file is not a regular one, since reading a pipe or
-    a
-        device might never end.
+        a device might never end.
     """
     try:
         if not directory.is_dir():

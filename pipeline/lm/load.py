@@ -186,8 +186,7 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
 
     Args:
         dtype: `float16`, `bfloat16`, `float32`, or `auto`. `auto` is float32 on the CPU and for float32 checkpoints,
-        else
-            bfloat16 where the device has it. It is never float16: residual streams grow beyond its largest number,
+            else bfloat16 where the device has it. It is never float16: residual streams grow beyond its largest number,
             65,504.
         device: a torch device.
     """

@@ -79,8 +79,7 @@ def tokenise(
         prompts: their texts.
         max_tokens: longer inputs are cut at their end.
         prompt_format: `raw` is the prompt alone. `chat` and `chat_thinking` put it as a user's turn into the
-        tokenizer's
-            chat template, with thinking off or on, up to where the answer would start.
+            tokenizer's chat template, with thinking off or on, up to where the answer would start.
         keep: `prompt` keeps the tokens of the prompt itself, `all` also those of the template.
 
     Raises: UserError when ids and prompts do not belong together or are not text, when an option is not one of these,

@@ -35,8 +35,7 @@ def viewed(directory: Path, *, with_weights: bool = True) -> Iterator[Path]:
     loaded. Links in the model directory itself are followed, since snapshots in the hub's cache consist of links.
 
     Raises: UserError when a file is not a regular one, is too large, or is not JSON where it should be, and when an
-    index
-        of weights names anything but a .safetensors file of the directory.
+        index of weights names anything but a .safetensors file of the directory.
     """
     files = model_files(directory)
     weights = {file.name for file in files if file.suffix == ".safetensors"}

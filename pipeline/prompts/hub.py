@@ -26,8 +26,7 @@ def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str
         columns: those whose values are wanted, see `load_local_prompts`.
 
     Raises: UserError as `pipeline.core.hub.fetch` does, for a split that does not exist, and for files that do not make
-    a
-        table.
+        a table.
     """
     snapshot = fetch(repo, commit, "dataset", [CARD, *DATA_FILES])
     try:

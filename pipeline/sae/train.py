@@ -60,8 +60,7 @@ def train_sae(
             called for all steps that were made before.
 
     Raises: UserError when a setting is not allowed, when there are no activations, when all are the same or some are
-    not
-        finite, or when training diverges; a checkpoint stays.
+        not finite, or when training diverges; a checkpoint stays.
     """
     check_settings(
         architecture=architecture,
