@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 NEEDED_GB := 5
 
-.PHONY: help setup repro test bench lint deps format clean
+.PHONY: help setup repro test bench lint deps tour format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -51,6 +51,9 @@ lint: setup  ## check format, style and types
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+
+tour: setup  ## run examples/tour.ipynb on the run that is here, and keep its outputs
+	@$(RUN) python -m tools.tour
 
 deps: setup  ## write the lists of code files in dvc.yaml, and docs/reruns.md
 	@$(RUN) python -m tools.deps

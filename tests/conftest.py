@@ -1,4 +1,4 @@
-"""The same process settings for the tests as for the stages, before anything imports torch; a report for many tests."""
+"""The same process settings for the tests as for the stages, before anything imports torch; what many tests share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 from report_pages import make_report, started_browser
+from small_run import make_small_run
 
 import pipeline.stages  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which tests leave as it is: those that change something work in a copy."""
+    return make_small_run(tmp_path_factory.mktemp("small_run"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How far one model's activations are from another's, such as a quantised model's from the original's."""
+"""Measure how far one model's activations are from another's, such as a quantised model's from the original's."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,10 +23,10 @@ def relative_errors(
     batch_tokens: int,
     prompts: int = 256,
 ) -> dict[str, float]:
-    """For each point ||A - R|| / ||R|| (Frobenius) of the activations of the first `prompts` prompts.
+    """Return ||A - R|| / ||R|| (Frobenius norms) for each point, over the first `prompts` prompts.
 
-    A are the activations of `model`, R those of `reference`, both (tokens, width) in float32, of the tokens that
-    count in `reference`: outliers would drown the others.
+    A are the activations of `model` and R those of `reference`, both (tokens, width) in float32. Only tokens that
+    count in `reference` are compared (see `pipeline.lm.mask`): outliers would drown the others.
     """
     some = range(min(prompts, len(tokens.ids)))
     offsets = np.cumsum([0, *(len(tokens.kept[prompt]) for prompt in some)])

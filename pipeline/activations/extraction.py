@@ -1,4 +1,4 @@
-"""Running a model over prompts and writing what passes the hook points, shard by shard."""
+"""Run a model over prompts and write the activations at the hook points, shard by shard."""
 
 import ctypes
 import shutil
@@ -44,27 +44,39 @@ def extract(
     pieces: Path | None = None,
     model_key: str | None = None,
 ) -> dict[str, Any]:
-    """Write the activations of all kept tokens at all points, in one pass over the prompts; what was there is replaced.
+    """Write the activations of all kept tokens at all points, in one pass over the prompts.
 
-    A shard is a run of whole prompts; within it prompts are batched by length, and put back in order before
-    it is written, so of the activations memory holds two shards a point (one is written while the next is
-    computed) whatever the number of prompts. A run that is killed loses the shard in work, and the one before it
-    if that was not written yet. Started by torchrun, the processes share the shards; all of them return the same
-    counts.
+    Activations that were in `folder` before are replaced. Shards hold whole prompts. Within a shard, prompts are
+    batched by length and put back in order before the shard is written. One shard is written while the next is
+    computed, so memory holds two shards per point, whatever the number of prompts. A run that is killed loses the
+    shard it works on, and the one before if that is not written yet. Under torchrun, the processes share the shards
+    and all return the same counts.
 
     Args:
-        batch_tokens: padded-token budget of a batch.
-        dtype: of the stored activations.
-        shard_mb: largest size of a shard, in MB (a longer prompt is a shard of its own).
-        pieces: where finished shards wait until all are there; on `folder`'s file system. Default: beside it.
-        model_key: a hash of the model's weights. With it, a run that was stopped goes on when it is started
-            again with the same model, tokens, settings, code, libraries, device and threads; without, it starts over.
+        model: the language model, on the device that it is to run on.
+        tokens: the tokenised prompts.
+        points: where to take activations.
+        folder: what `ActivationStore` reads later.
+        batch_tokens: largest number of tokens in a batch, padding included.
+        dtype: number format of the stored activations.
+        shard_mb: largest size of a shard in MB. A prompt that is larger gets a shard of its own.
+        pieces: folder where finished shards wait until all are there. It must be on `folder`'s file system.
+            Default: beside `folder`.
+        model_key: a hash of the model's weights. If given, a run that was stopped is continued by a call with the
+            same model, tokens, settings, code, libraries, device and number of threads. If None, every call starts
+            from the beginning.
 
-    Returns: counts for the metrics: prompts, tokens of their inputs, tokens kept, tokens that went through the
-        model, tokens of a shared beginning that was run once, share of padding; and for each point what its mask says
-        (see `pipeline.lm.mask`): median norm of the candidates, norm from which a token is an outlier, tokens
-        counted, candidates that are outliers, and their share of the candidates' energy (the sum of squared norms).
-    Raises: UserError naming prompt, token and point when an activation is not finite, or saying that another
+    Returns: counts for the metrics.
+        prompts, tokens_read: number of prompts, and of tokens in their inputs.
+        tokens_kept: tokens whose activations are stored.
+        tokens_run: tokens that went through the model.
+        tokens_shared: tokens at the beginning of all inputs, which are run once.
+        padding_share: share of the batches that is padding.
+        points: what the mask says at each point (see `pipeline.lm.mask`): `median_norm` of the candidates,
+            `norm_limit` above which a token is an outlier, `tokens_counted`, `outliers` among the candidates, and
+            `outlier_energy`, their share of the candidates' sum of squared norms.
+
+    Raises: UserError that names prompt, token and point when an activation is not finite, or that says that another
         process is writing to the same folder.
     """
     folder = Path(folder)
@@ -102,7 +114,7 @@ def extract(
 
 
 def _shards(kept: Sequence[int], rows_in_shard: int) -> Iterator[range]:
-    """Cut the prompts into runs of at most `rows_in_shard` kept tokens, at least one prompt each."""
+    """Cut the prompts into runs of at most `rows_in_shard` kept tokens, but at least one prompt."""
     start = rows = 0
     for prompt, count in enumerate(kept):
         if rows and rows + count > rows_in_shard:
@@ -114,7 +126,7 @@ def _shards(kept: Sequence[int], rows_in_shard: int) -> Iterator[range]:
 
 
 def _run_shards(forward: PromptForward, shards: list[range], work: Pieces, ranks: Ranks) -> None:
-    """Compute this process's shards that are not done yet, and write each while the next is computed."""
+    """Compute those of this process's shards that are not done yet. Write each while the next is computed."""
     mine = range(ranks.rank, len(shards), ranks.count)
     todo = [number for number in mine if not work.is_done(number)]
     if len(todo) < len(mine):
@@ -150,14 +162,20 @@ def _run_shards(forward: PromptForward, shards: list[range], work: Pieces, ranks
 
 
 def _give_back_freed_memory() -> None:
-    """Batches of ever other shapes leave the C library's heap full of holes, which it would keep (glibc alone)."""
+    """Return freed memory to the system: batches of many shapes fragment the heap, and glibc would keep the holes."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
 
 
 class _Mask:
-    """Which tokens count at a point. norms, counted: (T), of all kept tokens; norm_limit: see `mask.norm_limit`."""
+    """The tokens that count at one point, among all T kept tokens.
+
+    Attributes:
+        norms: float64 (T), norm of each activation.
+        norm_limit: the largest norm that is no outlier.
+        counted: bool (T), whether a token counts.
+    """
 
     def __init__(self, forward: PromptForward, shards: list[range], work: Pieces, point: Point) -> None:
         tokens = forward.tokens
@@ -199,7 +217,7 @@ def _counts(forward: PromptForward, shards: list[range], work: Pieces, masks: Ma
 def _publish(
     forward: PromptForward, shards: list[range], work: Pieces, masks: Mapping[Point, _Mask], folder: Path
 ) -> None:
-    """Make the folder of each point anew, its manifest last, and remove the pieces."""
+    """Make the folder of each point anew and write its manifest last. Then remove the pieces."""
     tokens = forward.tokens
     write_index(folder / INDEX, (tokens.index(prompts) for prompts in shards))
     rows = [sum(len(tokens.kept[prompt]) for prompt in prompts) for prompts in shards]

@@ -1,4 +1,4 @@
-"""From one vector a token to one vector a prompt."""
+"""Pooling: from one vector per token to one vector per prompt."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -22,14 +22,18 @@ def pooled(
     views: Callable[[Tensor], Mapping[str, Tensor]],
     sparse_views: Collection[str] = (),
 ) -> dict[str, dict[str, Matrix]]:
-    """Features (prompts, width) of the given prompts, in their order, for each view and pooling, in one pass.
+    """Return the pooled features of some prompts, for each view and pooling, in one pass over the activations.
 
     Args:
-        poolings: `mean`, `max` and `last` of the tokens that count; 0 where none does.
-        views: makes of activations (tokens, d), float32, what is to be pooled: views by name, (tokens, width) each.
-        sparse_views: the views whose features are returned as sparse matrices; no more than a few thousand tokens
-            are ever dense at once.
+        store: the activations.
+        prompt_ids: the prompts wanted; rows of the result are in their order.
+        poolings: any of `mean`, `max` and `last`, taken over the tokens of a prompt that count. A prompt without
+            such tokens gets zeros.
+        views: turns activations, float32 (tokens, d), into the features to pool: views (tokens, width) by name.
+        sparse_views: names of views whose features are returned as sparse matrices. Only a few thousand tokens of
+            them are dense at a time.
 
+    Returns: by view and pooling, features (prompts, width): a numpy array, or a scipy.sparse.csr_array.
     Raises: UserError when the store lacks a prompt.
     """
     store.check_has(prompt_ids)
@@ -63,7 +67,7 @@ def pooled(
 def _chunks(
     store: ActivationStore, start: int, end: int, rows: Tensor, wanted: np.ndarray
 ) -> Iterator[tuple[list[int], Tensor, np.ndarray]]:
-    """Cut a shard into (prompt numbers, their rows that count, where each prompt starts in them)."""
+    """Cut a shard into chunks: prompt numbers, their rows that count, and where each prompt starts among these."""
     first = store.offsets[start]
     numbers: list[int] = []
     places: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Which of several processes this one is: torchrun says so in the environment; without it there is one."""
+"""Tell which of several processes this one is, as torchrun says in the environment. Without torchrun there is one."""
 
 import datetime
 import os
@@ -12,10 +12,12 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number `rank` among `count`."""
+    """This process's number among the processes that share a run."""
 
     rank: int
+    """From 0."""
     count: int
+    """How many processes there are."""
 
     def barrier(self) -> None:
         """Wait until all processes are here. If one dies, torchrun ends the others."""
@@ -23,7 +25,7 @@ class Ranks:
             dist.barrier()
 
     def agree(self, value: str) -> str:
-        """The first process's `value`."""
+        """Return the first process's `value` in all of them."""
         values = [value]
         if self.count > 1:
             dist.broadcast_object_list(values)
@@ -32,7 +34,10 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that torchrun started. They share a file system, and nothing but barriers passes between."""
+    """Join the processes that torchrun started.
+
+    They share a file system. Apart from `agree`, no data passes between them, only barriers.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks(0, 1)
@@ -46,7 +51,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def local_device(device: str) -> str:
-    """The device of this process: with several processes on a machine each has the GPU of its local rank."""
+    """Return the device of this process: where a machine runs several processes, each has the GPU of its local rank."""
     local = os.environ.get("LOCAL_RANK")
     if device != "cuda" or local is None:
         return device

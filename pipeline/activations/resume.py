@@ -1,11 +1,13 @@
-"""Finished shards of an extraction that has not ended, so that it can go on where it was stopped.
+"""Finished shards of an extraction that has not ended, kept so that it can go on where it was stopped.
 
-<root>/<key>/<point>/00003.safetensors   a shard as it will be published
-<root>/<key>/00003.safetensors           what is known of it, written after all its points: the shard is done
-<root>/<key>.lock, <root>/<folder>.lock  held by the process that writes these pieces, or to that folder
+<root>/<key>/<point>/00003.safetensors   a shard, as it will be published
+<root>/<key>/00003.safetensors           its norms and token counts; written after the shard of every point,
+                                         so where this file exists the shard is done
+<root>/<key>.lock                        held by the process that writes these pieces
+<root>/<folder>.lock                     held by the process that writes to that folder (a hash of its path)
 
-`key` is a hash of everything that determines the content, so pieces of other params, data, models or code are
-never taken for one's own. Publishing links the shards to their folder, which needs no second copy on the disk.
+`key` is a hash of everything that determines the content, so pieces of other parameters, data, models or code are
+never mistaken for one's own. Publishing hard-links the shards into their folder, so no second copy is made.
 """
 
 import hashlib
@@ -38,7 +40,7 @@ _LIBRARIES = ("torch", "transformers", "gptqmodel", "auto-gptq")
 
 
 class Pieces:
-    """The pieces of one extraction below `root`."""
+    """The finished shards of one extraction, in the folder `key` below `root`."""
 
     def __init__(self, root: Path, key: str) -> None:
         self.root = root
@@ -47,7 +49,7 @@ class Pieces:
 
     @contextmanager
     def held(self, target: Path) -> Iterator[None]:
-        """Be the only writer of these pieces and of the folder `target`; clean up what others left behind.
+        """Be the only writer of these pieces and of the folder `target`, and clean up what others left behind.
 
         Raises: UserError when another process is the writer.
         """
@@ -62,10 +64,10 @@ class Pieces:
             self.root.rmdir()
 
     def _prepare(self, target: Path) -> None:
-        """Remove what killed runs left half-written, and pieces that will never be used.
+        """Remove half-written files of killed runs, and pieces that will never be used.
 
-        Those are pieces for the same target, which is now to hold something else, and pieces that have waited for
-        more than a week. Others may belong to an experiment that is to go on.
+        Useless are pieces for the same target, which is about to hold something else, and pieces that have waited for
+        more than a week. Other pieces may belong to an experiment that will be continued.
         """
         self.folder.mkdir(exist_ok=True)
         for unfinished in self.folder.rglob("*.tmp"):
@@ -81,10 +83,11 @@ class Pieces:
                     pass  # which removes it
 
     def is_done(self, number: int) -> bool:
+        """Return whether the shard of this number is complete at all points."""
         return (self.folder / shard_name(number)).is_file()
 
     def write(self, number: int, rows: Rows, norms: dict[Point, Tensor]) -> None:
-        """Write a shard, and what is known of it: the norm of each row, float64, and the tokens that were run."""
+        """Write a shard, and beside it the norm of each row, float64, and the number of tokens that were run."""
         for point, each in rows.of.items():
             write_shard(self.folder / str(point), number, each)
         known = {f"norms {point}": each for point, each in norms.items()}
@@ -93,13 +96,16 @@ class Pieces:
             save_file(known, temporary)
 
     def known(self, number: int, name: str) -> Tensor:
-        """Of a shard: `tokens`, int64 (run, padded), or `norms POINT`, float64 (rows)."""
+        """Return a tensor that was written beside a shard.
+
+        `tokens` is int64 (2): tokens run, and the same with padding. `norms POINT` is float64 (rows).
+        """
         with safe_open(self.folder / shard_name(number), framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
         return tensor
 
     def publish(self, point: str, number: int, target: Path) -> None:
-        """Put a shard of a point into the folder `target` as well."""
+        """Link a shard of a point into the folder `target`, or copy it where links are not possible."""
         source = self.folder / point / shard_name(number)
         destination = target / shard_name(number)
         try:
@@ -109,9 +115,9 @@ class Pieces:
                 shutil.copyfile(source, temporary)
 
     def remove(self) -> None:
-        """Remove the pieces, which have been published.
+        """Remove the pieces after they have been published.
 
-        They lose their name first: if this is interrupted, what is left is nobody's pieces.
+        The folder is renamed first. If this is interrupted, what is left is recognised as nobody's.
         """
         nameless = self.folder.with_name(f"{self.key}{_REMOVED}")
         self.folder.rename(nameless)
@@ -132,7 +138,7 @@ def _age(path: Path) -> float:
 
 
 def content_key(settings: dict[str, Any], tokens: PromptTokens) -> str:
-    """A hash of `settings`, the tokens, and the code and libraries that make activations of them."""
+    """Return a hash of the settings, the tokens, and the code and libraries that turn them into activations."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for file in sorted([*here.glob("*.py"), *(here.parent / "lm").glob("*.py")]):

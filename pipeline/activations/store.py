@@ -1,9 +1,10 @@
-"""Activations on disk: a folder a point, of safetensors shards, a manifest, and one index of tokens for all.
+"""Activations on disk: one folder per point, and one index of tokens for all points.
 
-<folder>/tokens.parquet              prompt_id, position, token_id: one row a kept token
-<folder>/<point>/00000.safetensors   tensor `activations` (rows, width), rows in the order of the index
-<folder>/<point>/norms.safetensors   tensor `norms` (rows), of the rows of all shards
-<folder>/<point>/manifest.json       shards with their rows, width, dtype, special tokens, norm limit; written last
+<folder>/tokens.parquet              the index, one row per kept token: prompt_id, position, token_id
+<folder>/<point>/00000.safetensors   a shard: tensor `activations` (rows, width), rows in the index's order
+<folder>/<point>/norms.safetensors   tensor `norms` (rows): the norm of each activation of all shards
+<folder>/<point>/manifest.json       names and sizes of the shards, width, dtype, ids of special tokens, and the
+                                     norm above which a token is an outlier; written last
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -34,11 +35,12 @@ _IN_MANIFEST = ("width", "shards", "special_ids", "norm_limit")
 
 
 def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
     return f"{number:05d}.safetensors"
 
 
 def write_shard(folder: Path, number: int, rows: Tensor) -> None:
-    """Write one shard (rows, width)."""
+    """Write one shard of activations (rows, width)."""
     with replacing(folder / shard_name(number)) as temporary:
         save_file({TENSOR: rows.contiguous()}, temporary)
 
@@ -60,11 +62,12 @@ def write_index(path: Path, parts: Iterable[pa.Table]) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a point's manifest, which says that its shards are complete."""
     write_json(folder / MANIFEST, manifest)
 
 
 def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most so many of the rows where the bool array `rows` is true, drawn at random, bool (rows)."""
+    """Draw at most `most` of the rows where the bool array `rows` is true; return them as bool (rows)."""
     chosen = np.flatnonzero(rows)
     if len(chosen) > most:
         chosen = np.random.default_rng(seed).choice(chosen, most, replace=False)
@@ -74,16 +77,24 @@ def sampled(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 class ActivationStore:
-    """The activations of one point, with the prompts they belong to.
+    """The activations of one point, and the prompts that they belong to.
 
-    prompt_ids: N ids in order, place_of: the place of each; offsets: int64 (N + 1), prompt n has the rows
-    offsets[n]:offsets[n + 1];
-    counted: bool (rows), the tokens that count, see `pipeline.lm.mask`; norm_limit: the norm above which a
-    token does not, the same for prompts that are run later.
+    Attributes:
+        point: where in the model they were taken.
+        width: numbers per activation.
+        shards: file name and number of rows of each shard.
+        prompt_ids: ids of the N prompts, in order.
+        place_of: the number of a prompt, by id.
+        offsets: int64 (N + 1); prompt n has the rows offsets[n]:offsets[n + 1].
+        counted: bool (rows), whether a token counts (see `pipeline.lm.mask`).
+        norm_limit: the norm above which a token is an outlier, also for prompts that are run later.
     """
 
     def __init__(self, folder: Path | str, point: str) -> None:
-        """Raise UserError when files are missing, damaged, or do not belong together."""
+        """Open the store in `folder` at `point`, written as SITE.LAYER.
+
+        Raises: UserError when files are missing, damaged, or do not belong together.
+        """
         folder = Path(folder)
         self.folder = folder / point
         self.point = Point.parse(point)
@@ -119,18 +130,18 @@ class ActivationStore:
         return np.asarray(norms.numpy())
 
     def rows_of(self, prompt_ids: Collection[str]) -> np.ndarray:
-        """The rows of these prompts that count, bool (rows)."""
+        """Return which rows belong to these prompts and count, bool (rows)."""
         wanted = np.array([prompt_id in prompt_ids for prompt_id in self.prompt_ids])
         return np.repeat(wanted, np.diff(self.offsets)) & self.counted
 
     def check_has(self, prompt_ids: Iterable[str]) -> None:
-        """Raise UserError when a prompt is not there."""
+        """Raise UserError when a prompt is missing."""
         for prompt_id in prompt_ids:
             if prompt_id not in self.place_of:
                 raise FileError(f"{self.folder} has no activations of prompt {prompt_id}", REMEDY)
 
     def shard_rows(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, activations (rows, width) in the stored dtype) shard by shard."""
+        """Yield each shard as (number of its first row, activations (rows, width) in the stored dtype)."""
         first = 0
         for number in range(len(self.shards)):
             rows = self.shard(number)
@@ -138,7 +149,7 @@ class ActivationStore:
             first += len(rows)
 
     def shard(self, number: int) -> Tensor:
-        """The activations (rows, width) of one shard, in the stored dtype."""
+        """Read the activations (rows, width) of one shard, in the stored dtype."""
         path = self.folder / self.shards[number]["file"]
         rows = self._tensor(path, TENSOR)
         if rows.shape != (self.shards[number]["rows"], self.width):
@@ -154,19 +165,22 @@ class ActivationStore:
         return tensor
 
     def readers(self, rows: np.ndarray) -> list[Callable[[], Tensor]]:
-        """For each shard a function that reads its activations where the bool array `rows` (len(self)) is true."""
+        """Return one function per shard, which reads those of its activations where the bool array `rows` is true.
+
+        `rows` is as long as the store.
+        """
         wanted = torch.from_numpy(rows).split([shard["rows"] for shard in self.shards])
         return [
             partial(lambda number, mask: self.shard(number)[mask], number, mask) for number, mask in enumerate(wanted)
         ]
 
     def prompts(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (first prompt, end prompt, rows) shard by shard: shards hold whole prompts."""
+        """Yield each shard as (its first prompt, the prompt after its last, activations). Shards hold whole prompts."""
         for first, rows in self.shard_rows():
             start, end = np.searchsorted(self.offsets, [first, first + len(rows)])
             yield int(start), int(end), rows
 
     def read(self, rows: np.ndarray | None = None) -> Tensor:
-        """The activations of the rows where the bool array `rows` (len(self)) is true; without, of those that count."""
+        """Read the activations where `rows`, bool (len(self)), is true; by default those of the tokens that count."""
         wanted = torch.from_numpy(self.counted if rows is None else rows)
         return torch.cat([shard[wanted[first : first + len(shard)]] for first, shard in self.shard_rows()])

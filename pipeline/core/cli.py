@@ -1,4 +1,4 @@
-"""How every command of this project ends: fixed exit codes, one line per error."""
+"""End every command of this project the same way: fixed exit codes, and one line per error."""
 
 import signal
 import sys
@@ -13,9 +13,9 @@ EXIT_USER_ERROR = 2
 
 
 def exit_on_user_error(action: Callable[[], object]) -> None:
-    """Call `action`; turn what a user can mend into one line on stderr and exit code 2.
+    """Call `action`. Turn an error that a user can mend into one line on stderr and exit code 2.
 
-    A signal that asks for an end is one word, and 128 plus its number.
+    A signal that asks the program to end prints one word, and the exit code is 128 plus the signal's number.
     """
     received: list[int] = []
     try:

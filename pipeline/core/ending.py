@@ -1,4 +1,4 @@
-"""How a program of this project ends before its time: told to by a signal, or because what started it has died."""
+"""End a program before its time: because a signal asks for it, or because what started it has died."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ _SECONDS_BETWEEN_LOOKS, _SECONDS_TO_CLEAN_UP = 0.5, 3.0
 
 
 def exit_code(number: int) -> int:
-    """What a shell calls the end of a program by a signal."""
+    """Return the exit code that shells give to a program that a signal ended."""
     return 128 + number
 
 
 def end_at_once_on_signals() -> None:
-    """End with one line and its exit code on a signal, wherever that arrives: for when there is nothing to clean up."""
+    """End with one line and its exit code as soon as a signal arrives: for when there is nothing to clean up."""
 
     def end(number: int, _: FrameType | None) -> None:
         # not print(): this may have come in the middle of one
@@ -34,9 +34,9 @@ def end_at_once_on_signals() -> None:
 
 @contextmanager
 def raising_on_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on a signal within the block, so that all that is open is closed and tidied up.
+    """Raise KeyboardInterrupt when a signal arrives within the block, so that whatever is open is closed and removed.
 
-    Gives a list that such signals are added to: C code may turn the exception into one of its own.
+    Yields a list to which the signals are added: C code may turn the exception into one of its own.
     """
     received: list[int] = []
 
@@ -53,7 +53,7 @@ def raising_on_signals() -> Iterator[list[int]]:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Set a handler for the signals that are not ignored (nohup does that); return those that were set before."""
+    """Set a handler for the signals that are not ignored (nohup ignores some). Return the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     handled = [number for number in STOPPING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
@@ -61,15 +61,15 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Sig
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process soon after the one with the id `parent`, which started it."""
+    """End this process soon after its parent, the process with the id `parent`."""
     _watch(lambda: os.getppid() != parent)
 
 
 def end_with_starter() -> None:
-    """End this process soon after the `dvc`, `make` or `torchrun` that it was started by, however that ended.
+    """End this process soon after the `dvc`, `make` or `torchrun` that started it, however that ended.
 
-    A shell or launcher in between may live on, so the parents of all processes that such a program started are
-    watched. What is started by hand, with none of them about, goes on when its shell ends.
+    A shell or launcher in between may live on, so this watches the parents of all processes that such a program
+    started. A process that was started by hand, with none of these programs involved, outlives its shell.
     """
     if not STARTERS & os.environ.keys():
         return
@@ -94,7 +94,7 @@ def end_with_starter() -> None:
 
 
 def _watch(is_left_alone: Callable[[], bool]) -> None:
-    """Ask now and then; if so, end as on SIGTERM, and by force if that takes long."""
+    """Check now and then whether this process is left alone. Then end as on SIGTERM, or by force if that takes long."""
 
     def look() -> None:
         while not is_left_alone():

@@ -1,4 +1,4 @@
-"""Settings in the environment that libraries read when they are imported, and fail at."""
+"""Check environment variables that libraries read when they are imported, and fail at."""
 
 import os
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ _SECONDS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 
 
 def check_environment() -> None:
-    """Raise UserError that names a variable of the Hugging Face libraries that they cannot read."""
+    """Raise UserError that names a variable of the Hugging Face libraries which they could not read."""
     for name in _SECONDS:
         value = os.environ.get(name)
         if value is not None and not (value.isascii() and value.isdigit()):

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line."""
+"""Errors that a user can mend, each told in one line."""
 
 MAX_CHARACTERS = 1000  # of a line: whoever reads it sees its beginning and its end, where the remedy stands
 
@@ -8,9 +8,11 @@ class UserError(Exception):
 
 
 class FileError(UserError):
-    """A file that a stage makes, or something like it, is missing or damaged.
+    """A file that a stage makes, or a file of that kind, is missing or damaged.
 
-    what: which file and its fault. The remedy is for programs of one's own; commands say to run 'dvc repro' instead.
+    Attributes:
+        what: which file, and what is wrong with it. Library users read the remedy after it. Commands replace the remedy
+            by the advice to run 'dvc repro'.
     """
 
     def __init__(self, what: str, remedy: str = "make it again") -> None:
@@ -19,10 +21,10 @@ class FileError(UserError):
 
 
 def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
-    """`text` as a terminal may show it: one line of at most about `most` characters.
+    """Return `text` as one line of at most about `most` characters that a terminal may show.
 
-    Runs of white space become a space; what has no shape of its own (controls, escapes, marks of direction, halves of
-    surrogate pairs) becomes an escape such as `\\x1b`; of what is too long the middle is left out.
+    Each run of white space becomes one space. Characters without a shape of their own (controls, escapes, marks of
+    direction, halves of surrogate pairs) become escapes such as `\\x1b`. Text that is too long loses its middle.
     """
     if len(text) > 2 * most:  # before the work: a cell may have millions of characters
         text = f"{text[:most]} {text[-most:]}"

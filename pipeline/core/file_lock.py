@@ -1,4 +1,4 @@
-"""Locks between processes that the system gives up when their holder dies."""
+"""Locks between processes, which the system releases when their holder dies."""
 
 import fcntl
 import os
@@ -11,9 +11,9 @@ from pipeline.core.errors import UserError
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` within the block, and remove it then.
+    """Hold the lock file `path` within the block, and remove it afterwards.
 
-    Raises: UserError when another process holds it; `what` says in it what that process does.
+    Raises: UserError when another process holds the lock; the message begins with `what`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:

@@ -1,4 +1,4 @@
-"""Reading and writing the pipeline's files: whole or not at all, and the same bytes every time."""
+"""Read and write the pipeline's files: whole or not at all, and the same bytes every time."""
 
 import csv
 import errno
@@ -29,10 +29,10 @@ _FORMULA = re.compile(r"(?:^|(?<=;))\s*(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` if the block succeeds, else delete it.
+    """Yield a temporary path beside `path`. Rename it to `path` if the block succeeds, else delete it.
 
-    A reader never sees half a file, and since DVC hard-links outputs to its cache, nothing is ever written
-    in place. What a killed process left of an earlier attempt is removed.
+    A reader never sees half a file. Nothing is written in place, since DVC hard-links outputs to its cache.
+    Temporary files that a killed process left of an earlier attempt are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -57,7 +57,7 @@ def _remove(temporary: Path) -> None:
 
 
 def _is_running(process: str) -> bool:
-    """Whether the process with this id runs, as far as this machine knows."""
+    """Return whether a process with this id runs on this machine, as far as that can be known."""
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError, OverflowError):
@@ -68,17 +68,18 @@ def _is_running(process: str) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write sorted, indented JSON. NaN and infinity are refused: they are not JSON."""
+    """Write sorted, indented JSON. Refuse NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_metrics(path: Path, metrics: Any) -> None:
-    """Write a metrics file: numbers rounded to 4 decimals, NaN as null, names and texts visible.
+    """Write a metrics file: numbers rounded to 4 decimals, NaN as null, and no invisible characters in texts.
 
     `dvc metrics` prints names, such as those of sources, to terminals.
     """
@@ -99,8 +100,8 @@ def _rounded(value: Any) -> Any:
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a .csv with a header, for `dvc plots`.
 
-    DVC puts its texts into a script of the page that it makes, and people open it with spreadsheets: a text is one
-    visible line without `<`, which nothing takes for a formula.
+    DVC puts the texts into a script of its page, and people open the file with spreadsheets. So each text becomes one
+    visible line without `<`, which no program mistakes for a formula.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -117,7 +118,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_json(path: Path, remedy: str = "make it again") -> Any:
-    """Raise FileError with the remedy when the file is missing or not JSON."""
+    """Read a JSON file. Raise FileError with the remedy when it is missing or not JSON."""
     _check_is_file(path, remedy)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -126,14 +127,14 @@ def read_json(path: Path, remedy: str = "make it again") -> Any:
 
 
 def damaged(path: Path, error: Exception, remedy: str = "make it again") -> Exception:
-    """What to raise where reading a file raised `error`: that itself, if the operating system is behind it."""
+    """Return what to raise where reading a file raised `error`: the error itself if the operating system raised it."""
     if path.exists() and not os.access(path, os.R_OK):  # which safetensors does not say
         return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return error if system_line(error) else FileError(f"{path} is missing or damaged ({error})", remedy)
 
 
 def _check_is_file(path: Path, remedy: str) -> None:
-    """Raise FileError when there is nothing, or something that reading might wait for, such as a pipe."""
+    """Raise FileError when there is no such file, or when reading might block, as from a pipe."""
     if not path.exists():
         raise FileError(f"{path} is missing", remedy)
     if not path.is_file():
@@ -141,12 +142,13 @@ def _check_is_file(path: Path, remedy: str) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read one of the pipeline's own parquet files. Raise FileError when it is missing or damaged."""
+    """Read a parquet file of the pipeline's own. Raise FileError when it is missing or damaged."""
     _check_is_file(path, "make it again")
     try:
         return pq.read_table(path, columns=columns)
@@ -157,7 +159,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def sha256_of(path: Path, progress: Callable[[int], object] | None = None) -> str:
-    """The sha256 of a file in hex; `progress` is called with the number of bytes of each piece read."""
+    """Return the sha256 of a file in hex. `progress` is called with the number of bytes of each piece read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 22):

@@ -1,4 +1,4 @@
-"""No request to the Hugging Face hub by the libraries that can make one."""
+"""Keep libraries from sending requests to the Hugging Face hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """No request to the hub, whatever a file asks for: local files are all there is to load."""
+    """Forbid requests to the hub within the block, whatever a file asks for: only local files can be loaded."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -1,4 +1,4 @@
-"""Names of a package that other files of it hold, imported when they are first asked for (PEP 562).
+"""Import a package's public names from the files that hold them only when they are first used (PEP 562).
 
 So `import pipeline.sae.model` alone does not import what training needs.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def on_demand(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The functions __getattr__ and __dir__ of a package; homes: the module that holds each name."""
+    """Return the functions __getattr__ and __dir__ for a package. `homes` gives the module that holds each name."""
 
     def get(name: str) -> Any:
         if name not in homes:

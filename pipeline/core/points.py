@@ -1,4 +1,4 @@
-"""Where in a language model activations are taken: SITE.LAYER, such as `resid_post.2`."""
+"""Points: where in a language model activations are taken, written as SITE.LAYER, such as `resid_post.2`."""
 
 import re
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ ALLOWED = f"a point is SITE.LAYER with SITE one of {', '.join(SITES)} and LAYER 
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """A hook point: `site` at block `layer`, counted from 0.
-
-    resid_post: the residual stream after the block; layer_delta: what the block adds, its output minus its
-    input; attn_out and mlp_out: what the attention and the MLP write to the residual stream.
-    """
+    """A place in a language model where activations are taken."""
 
     site: Site
+    """What is read there.
+
+    resid_post: the residual stream after the block.
+    layer_delta: what the block adds: its output minus its input.
+    attn_out, mlp_out: what the attention and the MLP write to the residual stream.
+    """
     layer: int
+    """Number of the transformer block, from 0."""
 
     def __post_init__(self) -> None:
         if self.site not in SITES or type(self.layer) is not int or self.layer < 0:
@@ -26,7 +29,7 @@ class Point:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `SITE.LAYER`. Raise ValueError that names what is allowed."""
+        """Read `SITE.LAYER`. Raise ValueError that says what is allowed."""
         match = re.fullmatch(r"([a-z_]+)\.(0|[1-9][0-9]{0,8})", text) if isinstance(text, str) else None
         if match is None or match[1] not in SITES:
             raise ValueError(f"{text!r:.60} is no point: {ALLOWED}")

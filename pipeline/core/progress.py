@@ -1,4 +1,4 @@
-"""One progress bar for all long work: a bar on a terminal, plain lines every half minute elsewhere."""
+"""One kind of progress bar for all long work: a bar on a terminal, a line every half minute elsewhere."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class _SlowBar(tqdm):
-    """A bar that nothing but `update` refreshes: tqdm's own monitor would do so every ten seconds."""
+    """A bar that only `update` refreshes: tqdm's own monitor would refresh it every ten seconds."""
 
     monitor_interval = 0
 
@@ -29,9 +29,10 @@ class _Lines:
 
 
 def progress(total: int | float, description: str, unit: str) -> "tqdm[Any]":
-    """A tqdm bar with rate and ETA: `bar.update(n)` after n of `total` `unit`s; use it as a context manager.
+    """Return a tqdm bar with rate and remaining time, to be used as a context manager.
 
-    Of several processes that torchrun started only the first one shows its own.
+    Call `bar.update(n)` after n of `total` units. Of several processes that torchrun started, only the first shows a
+    bar.
     """
     common: dict[str, Any] = {
         "total": total,

@@ -1,4 +1,4 @@
-"""What the operating system refuses, in one line: which file it was, and what to do."""
+"""Turn errors of the operating system into one line: which file it was, and what to do."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ _NUMBER = re.compile(r"\b(?:os error|errno) (\d+)\b", re.IGNORECASE)
 
 
 def system_line(error: BaseException) -> str | None:
-    """The line for an error that the operating system is behind; None for any other, which is a bug."""
+    """Return the line for an error that comes from the operating system; None for any other error, which is a bug."""
     chain = list(_chain(error))
     for cause in chain:
         if _is_memory(cause):
@@ -82,7 +82,7 @@ def _number(error: BaseException) -> int:
 
 
 def _file(chain: list[BaseException]) -> str:
-    """The file that was to be read or written, if any of the errors knows it."""
+    """Return the file that was to be read or written, if one of the errors knows it."""
     for cause in chain:
         for note in getattr(cause, "__notes__", []):
             if note.startswith(NOTE):

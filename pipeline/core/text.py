@@ -1,4 +1,4 @@
-"""Texts of others for people to read: what cannot be seen is named, and a name fits a line."""
+"""Make texts of others safe to read: name characters that cannot be seen, and fit names into a line."""
 
 import re
 import unicodedata
@@ -22,24 +22,25 @@ _MAYBE_UNSEEN = re.compile("[^\n\t -~]")
 
 
 def visible(text: str) -> str:
-    """Name the characters of a text that cannot be seen, or that turn others around: <U+202E>.
+    """Replace characters that cannot be seen, or that reverse others, by their name, such as <U+202E>.
 
-    These are, by Unicode's categories, all controls, formats, surrogates, characters of private use, unassigned ones,
-    and separators but for the usual spaces; and what is blank in other categories. What a script or an emoji is
-    written with stays: a line end of Windows, one selector after a sign, a joiner between two signs, and a joiner or
-    non-joiner between letters that join. Tag characters are always named, also of the flags that are made of them.
+    By Unicode's categories these are all controls, formats, surrogates, characters of private use, unassigned
+    characters, and separators except the usual spaces; and characters of other categories that are blank. Characters
+    that a script or an emoji needs stay: a Windows line end, one variation selector after a symbol, a joiner between
+    two symbols, and a joiner or non-joiner between letters that join. Tag characters are always named, also in flags
+    that are made of them.
     """
     return _MAYBE_UNSEEN.sub(_named, text)
 
 
 def label(text: str, longest: int = 80) -> str:
-    """A text that may be anything, as a name of one visible line; cut to `longest` characters."""
+    """Return any text as a name: one visible line, cut to `longest` characters."""
     line = " ".join(visible(text[: 2 * longest]).split())
     return line if len(line) <= longest and len(text) <= 2 * longest else line[: longest - 1] + "…"
 
 
 def labels(texts: Iterable[str], longest: int = 80) -> list[str]:
-    """`label` of each text; one that would read like an earlier one gets a number, so that no two are taken for one."""
+    """Return the `label` of each text. One that would look like an earlier label gets a number, so that all differ."""
     names: dict[str, int] = {}  # and the last number that was given to it
     for text in texts:
         name = first = label(text, longest)
@@ -64,7 +65,7 @@ def _named(match: re.Match[str]) -> str:
 
 
 def _belongs(character: str, before: str, after: str) -> bool:
-    """Whether an unseen character is part of how the two characters before it and the one after it are written."""
+    """Return whether an unseen character belongs to how the characters before it (two) and after it are written."""
     last = before[-1:]
     if character == "\r":
         return after == "\n"
@@ -78,7 +79,7 @@ def _belongs(character: str, before: str, after: str) -> bool:
 
 
 def _is_sign(character: str) -> bool:
-    """Whether it is a symbol, as emoji are; a few of these are punctuation."""
+    """Return whether it is a symbol, as emoji are. Some emoji are punctuation by their category."""
     return character != "" and (
         (character > "~" and unicodedata.category(character) in ("So", "Sm", "Sk") and not _BLANK.match(character))
         or character in _MORE_SIGNS

@@ -1,1 +1,1 @@
-"""Interventions in the language model: tokens removed from its input, latents removed from its activations."""
+"""Interventions in the language model: tokens removed from its input, and latents removed from its activations."""

@@ -1,4 +1,4 @@
-"""What a language model and the probes after it lose when latents are taken out of its activations."""
+"""Measure what a language model, and the probes after it, lose when latents are removed from its activations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _ORDER = ("attn_out", "mlp_out", "layer_delta", "resid_post")
 
 
 def downstream(point: Point, points: Sequence[Point]) -> list[Point]:
-    """Those of the points that are `point` or come after it, in order."""
+    """Return those of the points that are `point` or come after it in the model, in order."""
 
     def place(each: Point) -> tuple[int, int]:
         return each.layer, _ORDER.index(each.site)
@@ -37,25 +37,28 @@ def downstream(point: Point, points: Sequence[Point]) -> list[Point]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of the model with some latents taken out, float64 (prompts) each.
+    """What the model and the classifiers do on each prompt, with some latents removed or with none.
 
-    logits: of the classifiers, by name; ce: cross-entropy, and kl: KL divergence of the next-token distributions from
-    those of the model as it is, in nats a token, mean over a prompt's tokens that count; removed: norm of what is
-    taken out as a share of the activation's, likewise. NaN where there is no such token, or the model predicts no next
-    one.
+    All arrays are float64 (prompts). ce, kl and removed are means over the tokens of a prompt that count. They are NaN
+    where a prompt has no such token, and ce and kl also where the model predicts no next token.
     """
 
     logits: dict[str, np.ndarray]
+    """The logit of each classifier, by name."""
     ce: np.ndarray
+    """Cross-entropy of the next token, in nats per token."""
     kl: np.ndarray
+    """KL divergence of the next-token distribution from that of the unchanged model, in nats per token."""
     removed: np.ndarray
+    """Norm of what is removed from an activation, as a share of the activation's norm."""
 
     @classmethod
     def empty(cls, names: Sequence[str], prompts: int) -> "Outcome":
+        """Return an outcome of NaNs, to be filled in."""
         return cls({name: np.full(prompts, np.nan) for name in names}, *np.full((3, prompts), np.nan))
 
     def levels(self, rows: np.ndarray) -> dict[str, Any]:
-        """Means over some prompts, bool (prompts)."""
+        """Return means over some of the prompts. `rows`: bool (prompts)."""
         return {
             "ce": _mean(self.ce[rows]),
             "classifiers": {
@@ -65,7 +68,7 @@ class Outcome:
         }
 
     def changes(self, clean: "Outcome", rows: np.ndarray) -> dict[str, Any]:
-        """Mean changes over some prompts, bool (prompts), from the model as it is."""
+        """Return mean changes from the unchanged model over some of the prompts. `rows`: bool (prompts)."""
         return {
             "kl": _mean(self.kl[rows]),
             "ce": _mean((self.ce - clean.ce)[rows]),
@@ -86,7 +89,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def spread(results: Sequence[Any]) -> Any:
-    """Of nested results alike: `mean`, `low` and `high` (the extremes) in the place of each number."""
+    """Replace each number by `mean`, `low` and `high` (the extremes) over several results of the same nested form."""
     if isinstance(results[0], dict):
         return {key: spread([each[key] for each in results]) for key in results[0]}
     return {"mean": float(np.mean(results)), "low": float(np.min(results)), "high": float(np.max(results))}
@@ -103,19 +106,23 @@ def ablate(
     norm_limits: Mapping[Point, float],
     batch_tokens: int,
 ) -> tuple[Outcome, dict[str, Outcome]]:
-    """Run the model as it is, and once for every set of latents without what these add to the activation.
+    """Run the unchanged model, and once more for each set of latents with these removed.
 
-    At tokens that count the activation x at `point` becomes x - sum over the set of f_i(x) W_dec[i]; what the SAE does
-    not explain stays.
+    At tokens that count, the activation x at `point` becomes x - sum over i in the set of f_i(x) W_dec[i]. So the part
+    of x that the SAE does not explain stays.
 
     Args:
-        model: with its language-modelling head if it has one, at least up to the last of the classifiers' points.
-        sets: latents by name.
-        classifiers: by name, each with the point whose activations it reads, `point` or one downstream.
-        norm_limits: of each of these points, see `pipeline.lm.mask`.
-        batch_tokens: padded tokens in a forward pass.
+        model: must reach at least the last of the classifiers' points. With its language-modelling head, if it has
+            one, next-token predictions are compared, too.
+        tokens: the prompts.
+        point: where latents are removed.
+        sae: the SAE that they are of.
+        sets: latents by name of the set.
+        classifiers: by name, each with the point whose activations it reads: `point`, or one after it.
+        norm_limits: the norm limit of each of these points (see `pipeline.lm.mask`).
+        batch_tokens: largest number of tokens in a forward pass, padding included.
 
-    Returns: what became of the model as it is, and with each set taken out.
+    Returns: the outcome of the unchanged model, and the outcomes by set.
     Raises: UserError when a point's site is not found in the model.
     """
     capture = Capture(model, sorted({where for where, _ in classifiers.values()} | {point}))
@@ -145,7 +152,10 @@ def ablate(
 
 
 class _Ablation:
-    """x - sum of f_i(x) W_dec[i] over some latents i. removed: norm of the sum as a share of that of x, (tokens)."""
+    """Removes latents from activations: x becomes x - sum of f_i(x) W_dec[i] over some latents i.
+
+    removed (tokens): norm of the sum as a share of the norm of x.
+    """
 
     def __init__(self, sae: Sae, latents: np.ndarray) -> None:
         self.sae = sae
@@ -166,7 +176,7 @@ def _run(
     norm_limits: Mapping[Point, float],
     outcome: Outcome,
 ) -> tuple[dict[Point, Tensor], Tensor | None]:
-    """Put the classifiers' logits into the outcome.
+    """Run the model on a batch and put the classifiers' logits into the outcome.
 
     Returns: the activations of the kept tokens, and the next-token logits (B, S - 1, vocabulary), if any.
     """
@@ -182,6 +192,6 @@ def _run(
 
 
 def _put(target: np.ndarray, batch: Batch, values: Tensor, where: Tensor) -> None:
-    """Put each prompt's mean of values (tokens), which are those of the tokens `where`, bool (B, S)."""
+    """Put the mean of each prompt's values into `target`. `values` are those of the tokens in `where`, bool (B, S)."""
     for prompt, each in zip(batch.prompts, values.double().split(where.sum(dim=1).tolist()), strict=True):
         target[prompt] = float(each.mean())  # NaN without a token

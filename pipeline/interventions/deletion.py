@@ -1,8 +1,8 @@
-"""Whether attributions are faithful: tokens are removed from the model's input in their order, and the model rerun.
+"""Test whether attributions are faithful: remove tokens from the model's input in their order, and run the model again.
 
-Deletion removes the tokens that are said to matter most, insertion keeps nothing but them (Petsiuk et al. 2018, RISE;
-comprehensiveness and sufficiency of DeYoung et al. 2020, ERASER). Where the order is right the logit falls, or rises,
-faster than when tokens are taken at random.
+Deletion removes the tokens with the highest contributions first; insertion keeps nothing but these (Petsiuk et al.
+2018, RISE; comprehensiveness and sufficiency of DeYoung et al. 2020, ERASER). If the order is right, the logit falls in
+deletion, or rises in insertion, faster than when tokens are taken at random.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,16 +38,15 @@ _AT_ONCE = 512  # inputs whose activations are in memory at a time
 
 @dataclass(frozen=True)
 class Curves:
-    """Logits, float64 (prompts, draws, shares, classifiers), by method and order: a classifier's name, or random.
-
-    classifiers: names, in the order of the last axis.
-    """
+    """How logits change as tokens are removed."""
 
     classifiers: list[str]
+    """Names of the classifiers, in the order of the last axis of `logits`."""
     logits: dict[tuple[str, str], np.ndarray]
+    """float64 (prompts, draws, shares, classifiers) by method and order. An order is a classifier's name, or RANDOM."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Means over prompts and draws, one row (COLUMNS) for every method, order, classifier and share (0 to 1)."""
+        """Yield means over prompts and draws, one row (COLUMNS) per method, order, classifier and share (0 to 1)."""
         for (method, order), logits in self.logits.items():
             means, probabilities = logits.mean(axis=(0, 1)), expit(logits).mean(axis=(0, 1))
             for column, name in enumerate(self.classifiers):
@@ -56,10 +55,10 @@ class Curves:
                     yield dict(zip(COLUMNS, (method, order, name, *values), strict=True))
 
     def areas(self) -> dict[str, Any]:
-        """By method, order and classifier the area between the curve of the order and that of random ones.
+        """Return the area between the curve of each order and that of random orders, by method, order and classifier.
 
-        Positive where the order does better than random ones: below them in deletion, above in insertion. Of the logit
-        and of the probability: mean over prompts, and its standard error.
+        It is positive where the order does better than random: below random in deletion, above it in insertion. It is
+        given for the logit and for the probability, as mean over prompts and the standard error of that mean.
         """
         found: dict[str, Any] = {}
         for (method, order), logits in self.logits.items():
@@ -79,10 +78,11 @@ class Curves:
 
 
 def removable(tokens: PromptTokens, of_prompt: PromptTokens) -> list[np.ndarray]:
-    """For each prompt the positions that may be removed: the mask's candidates among the prompt's own tokens.
+    """Return the positions in each prompt that may be removed: the candidates among the prompt's own tokens.
 
     Args:
-        of_prompt: the same prompts, tokenised with `keep` prompt, without the chat template's tokens.
+        tokens: the prompts as the model reads them.
+        of_prompt: the same prompts tokenised with keep="prompt", so without the tokens of the chat template.
     """
     return [
         np.intersect1d(kept[tokens.candidates(prompt)], of_prompt.kept[prompt])
@@ -102,21 +102,24 @@ def curves(
     dtype: torch.dtype,
     seed: int,
 ) -> Curves:
-    """Order the tokens of every prompt by each classifier's attribution and at random, remove them, and score again.
+    """Remove tokens from every prompt by each classifier's attribution and at random, and score what is left.
 
-    A share of the tokens that may go is removed, or kept, highest contribution first; the others always stay, and
-    one of those that may go does, too, since nothing would be left to pool: the last of the order in deletion, the
-    first in insertion.
+    Of the tokens that may go, a growing share is removed (deletion) or kept (insertion), highest contribution first.
+    The other tokens always stay. At least one token that may go stays as well, since there must be something to pool:
+    the last one of the order in deletion, the first one in insertion.
 
     Args:
-        model: as `extract` runs it, at least up to the point; batch_tokens, dtype: as of `extract`.
-        may_go: for each prompt the positions that may be removed; outliers among them always stay.
-        classifiers: by name, on the activations at the point.
-        norm_limit: of these, see `pipeline.lm.mask`.
+        model: the model as `extract` runs it, reaching at least to `point`.
+        tokens: the prompts as the model reads them.
+        may_go: the positions in each prompt that may be removed. Outliers among them always stay.
+        point: the point whose activations the classifiers read.
+        classifiers: by name.
+        norm_limit: the point's norm limit (see `pipeline.lm.mask`).
+        batch_tokens, dtype: as in `extract`.
         seed: of the random orders.
 
     Returns: the curves of the prompts that have at least FEWEST tokens to remove.
-    Raises: UserError when none has.
+    Raises: UserError when no prompt has.
     """
     how = (norm_limit, batch_tokens, dtype)
     rng = np.random.default_rng(seed)
@@ -168,7 +171,7 @@ def _states(
     dtype: torch.dtype,
     doing: str,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Of one prompt after the other the positions that count, and their activations, float32 (tokens, width)."""
+    """Yield for each prompt the positions that count, and their activations, float32 (tokens, width)."""
     forward = PromptForward(model, tokens, [point], batch_tokens=batch_tokens, dtype=dtype)
     with progress(len(tokens.ids), doing, "input") as bar:
         for first in range(0, len(tokens.ids), _AT_ONCE):
@@ -180,7 +183,7 @@ def _states(
 
 
 def _stays(order: np.ndarray, share: int, method: str) -> np.ndarray:
-    """Which positions of the order are left at a share, ascending; at least one."""
+    """Return which positions of the order stay at a share, ascending; at least one."""
     count = round(share / 100 * len(order))
     left = order[: max(count, 1)] if method == "insertion" else order[min(count, len(order) - 1) :]
     return np.sort(left)
@@ -191,7 +194,7 @@ def _number(numbers: dict[_Input, int], prompt: int, stays: np.ndarray) -> int:
 
 
 def _inputs(tokens: PromptTokens, may_go: Sequence[np.ndarray], numbers: Sequence[_Input]) -> PromptTokens:
-    """The inputs with these prompts and positions that stay of those that may go."""
+    """Return the inputs that are left of the prompts when only the given positions stay of those that may go."""
     ids, kept = [], []
     for prompt, stays in numbers:
         left = np.ones(len(tokens.ids[prompt]), dtype=bool)

@@ -1,4 +1,4 @@
-"""Which latents a classifier rests on, and others that are active just as often."""
+"""Choose the latents that a classifier depends on most, and random ones that are active just as often."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,25 +19,29 @@ _NEAREST = 2 * DRAWS  # latents of about the same density, one of which is drawn
 
 @dataclass(frozen=True)
 class Sets:
-    """The latents to compare. top: (k), first the one that matters most; random: draws of (k), the first matched to the
-    first of top, and so on; density: of all latents, the share of tokens on which each is active."""
+    """The latents to compare."""
 
     top: np.ndarray
+    """int (k): the latents that matter most, first the one that matters most of all."""
     random: list[np.ndarray]
+    """Random draws, each int (k): the first latent matches the first of `top` in density, and so on."""
     density: np.ndarray
+    """float64 (latents): the share of tokens on which each latent is active."""
 
 
 def choose(
     store: ActivationStore, sae: Sae, linear: Linear, prompt_ids: Sequence[str], labels: np.ndarray, seed: int
 ) -> Sets:
-    """The latents to which a classifier owes most of the gap between its mean logits on the two classes.
+    """Choose the latents that make most of the gap between a classifier's mean logits on the two classes.
 
-    A latent's part of the gap is its weight times the difference of its pooled mean on targets and on others; the
-    parts sum to the gap. The size of a contribution would put those first that are active everywhere: they move
-    every logit by the same, and tell nothing.
+    A latent's part of the gap is its weight times the difference between its mean pooled values on targets and on
+    others; the parts sum to the gap. Ranking by the size of contributions would put latents first that are active
+    everywhere: these move every logit alike, and so do not separate the classes.
 
     Args:
-        prompt_ids: train prompts; labels: which of them are targets, bool (n).
+        prompt_ids: n train prompts.
+        labels: bool (n), which of them are targets.
+        seed: of the random draws.
     """
     active, tokens = torch.zeros(sae.latents, dtype=torch.int64), 0
 
@@ -56,10 +60,13 @@ def choose(
 
 
 def matched(top: np.ndarray, density: np.ndarray, smallest: float, seed: Sequence[int]) -> np.ndarray:
-    """For each of the latents of `top` (k) a random one outside of it among those nearest to it in log density.
+    """Draw for each latent of `top` (k) a random other latent that is active about as often.
+
+    It is drawn among the latents outside of `top` that are nearest in log density.
 
     Args:
-        density: (latents), at least 2 k; smallest: a density that is told from 0.
+        density: (latents), at least 2 k of them.
+        smallest: added to all densities, so that the log of 0 is defined.
     """
     rng = np.random.default_rng(seed)
     free = np.ones(len(density), dtype=bool)

@@ -1,4 +1,4 @@
-"""What the latents of a sparse autoencoder stand for: on which prompts and tokens they are active, and what they write.
+"""What the latents of a sparse autoencoder stand for: the prompts and tokens they are active on, and what they write.
 
 from pipeline.latents.firing import Firing
 from pipeline.latents.examples import examples

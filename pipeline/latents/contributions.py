@@ -1,4 +1,4 @@
-"""What each latent and each token of a prompt adds to the logits of the classifiers at a point."""
+"""Compute what each latent and each token of a prompt adds to the logits of the classifiers at a point."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +17,12 @@ LATENTS = 12  # of a prompt, those that add or take most
 def contributions(
     store: ActivationStore, firing: Firing, of_sae: Linear, of_dense: Linear, wanted: np.ndarray
 ) -> Iterator[dict[str, Any]]:
-    """For each wanted prompt (bool (N), in the order of the store) a row of tables.CONTRIBUTIONS.
+    """Yield a row of tables.CONTRIBUTIONS for each wanted prompt.
 
     The values of all tokens and the classifier's constant sum to its logit, and so do those of all latents.
+
+    Args:
+        wanted: bool (N), in the order of the store.
     """
     tokens = firing.tokens.tocsr()
     with progress(int(wanted.sum()), "contributions", "prompt") as bar:
@@ -49,7 +52,7 @@ def contributions(
 
 
 def _spread(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Values of the counted tokens as values of all, 0 elsewhere."""
+    """Return values of the counted tokens as values of all tokens, 0 at the others."""
     everywhere = np.zeros(len(counted))
     everywhere[counted] = values
     return everywhere

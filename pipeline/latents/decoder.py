@@ -22,23 +22,23 @@ _TOLERANCE = 1e-3  # of states of norm 1
 
 @dataclass(frozen=True)
 class Unembedding:
-    """The linear part of what comes after a language model's last block: final norm and head.
-
-    weights (V, d): the head's; gain (d): the final norm's factors, of 1 without a norm; centres: whether it subtracts
-    the mean of the state (LayerNorm) or not (RMSNorm); norm: whether there is one.
-    """
+    """What follows a language model's last block, as a linear map: the final norm and the head."""
 
     weights: Tensor
+    """(V, d), the head's weights."""
     gain: Tensor
+    """(d), the final norm's factors; 1 where there is no norm."""
     centres: bool
+    """Whether the norm subtracts the mean of the state, as LayerNorm does and RMSNorm does not."""
     norm: bool
+    """Whether there is a norm."""
 
     def logits(self, directions_ND: Tensor) -> Tensor:
-        """What directions of the residual stream add to the logits, (N, V), less the mean over the vocabulary.
+        """Return what directions (N, d) of the residual stream add to the logits, (N, V), less their mean.
 
-        That is up to the division by the state's norm in the final norm, which is the same for all directions; what
-        later blocks make of the directions is left out ("logit lens" of weights). A shift that is common to the
-        vocabulary changes no probability, so it is taken out.
+        The mean over the vocabulary is subtracted since a shift of all logits changes no probability. The final norm's
+        division by the norm of the state is left out; it is the same factor for all directions. So is what later blocks
+        make of the directions (a "logit lens" on weights).
         """
         if self.centres:
             directions_ND = directions_ND - directions_ND.mean(dim=1, keepdim=True)
@@ -50,10 +50,11 @@ class Unembedding:
 def unembedding(model: "PreTrainedModel", vocabulary: int) -> Unembedding | None:
     """Find a language model's final norm and head by running it on a few tokens.
 
-    Args: vocabulary: the number of tokens that the tokenizer has; heads may have rows beyond, which are left out.
+    Args:
+        vocabulary: number of tokens that the tokenizer has. Rows that the head has beyond these are left out.
 
-    Returns: None when the head has no plain weights (none, quantised, or not in memory), or what it reads is neither
-        the last block's output nor a norm of it, as in models with a transformation before the head.
+    Returns: None when the head has no plain weights (it is missing, quantised or not in memory), or when it reads
+        neither the last block's output nor a norm of that, as in models that transform the state before the head.
     """
     head = model.get_output_embeddings()
     weights = getattr(head, "weight", None)
@@ -78,7 +79,7 @@ def unembedding(model: "PreTrainedModel", vocabulary: int) -> Unembedding | None
 
 
 def _follow(model: Any, head: nn.Module) -> tuple[Tensor, Tensor, list[nn.Module]]:
-    """The last block's output, what the head reads, and the modules that make the latter of the former."""
+    """Return the last block's output, what the head reads, and the modules that may turn the first into the second."""
     seen: dict[str, Tensor] = {}
     after_block: list[tuple[nn.Module, Tensor]] = []
 
@@ -103,8 +104,11 @@ def _follow(model: Any, head: nn.Module) -> tuple[Tensor, Tensor, list[nn.Module
 
 
 def logit_effects(decoder_LD: Tensor, head: Unembedding, count: int) -> tuple[Ranked, Ranked]:
-    """The tokens whose logits each latent's decoder row raises most, highest first, and those it lowers most, lowest
-    first: ids (L, count) and what is added to their logits for each unit of the latent."""
+    """Return the tokens whose logits each latent's decoder row changes most, as two rankings of `count` tokens.
+
+    The first ranking has the logits that rise most, highest first; the second those that fall most, lowest first. A
+    ranking is ids (L, count) and what one unit of the latent adds to these logits.
+    """
     highest, lowest = [], []
     with progress(len(decoder_LD), "logit effects", "latent") as bar:
         for rows in decoder_LD.split(CHUNK):
@@ -116,9 +120,9 @@ def logit_effects(decoder_LD: Tensor, head: Unembedding, count: int) -> tuple[Ra
 
 
 def neighbours(decoder_LD: Tensor, count: int) -> Ranked:
-    """The latents whose decoder rows have the largest cosine similarity, largest first, and these cosines (L, count).
+    """Return the latents whose decoder rows are most similar, and their cosine similarities, both (L, count).
 
-    With fewer than count + 1 latents there are L - 1 of them.
+    The most similar come first. With fewer than count + 1 latents there are L - 1 of them.
     """
     unit = normalize(decoder_LD, dim=1)
     found = []

@@ -1,4 +1,4 @@
-"""Prompts that show what a latent does: those where it is strongest, and some from its whole range."""
+"""Choose prompts that show what a latent does: those where it is strongest, and some from its whole range."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,28 +11,33 @@ from pipeline.latents.firing import Firing
 
 @dataclass(frozen=True)
 class Example:
-    """A latent in a prompt.
-
-    quantile: of the latent's largest activations in the prompts where it is active, that which this prompt stands for;
-    None: it is one of the top. activation: the largest in the prompt; positions, values: of all tokens of the prompt
-    on which the latent is active, counted from its first kept one.
-    """
+    """One prompt that shows what one latent does."""
 
     latent: int
+    """Number of the latent."""
     quantile: float | None
+    """None for one of the latent's strongest prompts. Otherwise the prompt stands for this quantile, such as 0.5, of
+    the latent's largest activations in all prompts where it is active.
+    """
     prompt: int
+    """Number of the prompt."""
     activation: float
+    """The latent's largest activation in the prompt."""
     positions: np.ndarray
+    """int: the tokens of the prompt on which the latent is active, counted from the prompt's first kept token."""
     values: np.ndarray
+    """float32: the latent's activations at these tokens."""
 
 
 def examples(firing: Firing, groups: np.ndarray, counts: np.ndarray) -> Iterator[Example]:
-    """For each latent the prompts where it is strongest, strongest first, then those of even quantiles, high to low.
+    """Yield examples of each latent: its strongest prompts first, then prompts at even quantiles from high to low.
 
     Args:
-        groups: near-duplicate groups (N); no two of a latent's top prompts are of the same.
-        counts: int (L), how many of either kind each latent is to have. Where fewer prompts or groups activate it, it
-            has fewer; no prompt stands for two quantiles. With a count of 5 these are 0.9, 0.7, 0.5, 0.3, 0.1.
+        firing: where the latents are active.
+        groups: near-duplicate group of each prompt (N). No two of a latent's strongest prompts are of the same group.
+        counts: int (L), how many examples of each kind a latent is to have. A latent that too few prompts or groups
+            activate gets fewer. No prompt stands for two quantiles. For a count of 5 the quantiles are 0.9, 0.7, 0.5,
+            0.3 and 0.1.
     """
     _, numbers = np.unique(groups, return_inverse=True)
     with progress(firing.latents, "examples", "latent") as bar:
@@ -50,7 +55,7 @@ def examples(firing: Firing, groups: np.ndarray, counts: np.ndarray) -> Iterator
 
 
 def _at_quantiles(size: int, count: int) -> list[tuple[float | None, int]]:
-    """Quantiles, evenly spaced and descending, and their places among `size` things in descending order."""
+    """Return quantiles, evenly spaced and descending, and their places among `size` things in descending order."""
     odd = 2 * np.arange(count) + 1
     places = (odd * (size - 1) + count) // (2 * count)  # odd / (2 * count) of the way, rounded
     kept = np.diff(places, prepend=-1) > 0

@@ -1,4 +1,4 @@
-"""On which tokens each latent is active, for all latents, made in one pass over the activations."""
+"""Find out on which tokens each latent is active, for all latents in one pass over the activations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,38 +16,38 @@ CHUNK = 2048  # tokens encoded at once: no more are ever dense
 
 @dataclass(frozen=True)
 class Firing:
-    """Where and how strongly L latents are active, among T kept tokens of N prompts.
-
-    tokens: scipy.sparse.csc_array (T, L) of float32, the values above 0 at counted tokens; peaks: csc_array (N, L), the
-    largest of them in each prompt; offsets: int64 (N + 1), prompt n has the tokens offsets[n]:offsets[n + 1]; counted:
-    bool (T), see `pipeline.lm.mask`.
-    """
+    """Where and how strongly L latents are active, among T kept tokens of N prompts."""
 
     tokens: Any
+    """scipy.sparse.csc_array (T, L), float32: the activations above 0, at counted tokens only."""
     peaks: Any
+    """csc_array (N, L): the largest activation in each prompt."""
     offsets: np.ndarray
+    """int64 (N + 1); prompt n has the tokens offsets[n]:offsets[n + 1]."""
     counted: np.ndarray
+    """bool (T), whether a token counts (see `pipeline.lm.mask`)."""
 
     @classmethod
     def of(cls, store: ActivationStore, sae: Sae) -> "Firing":
-        """Encode all activations of a store; prompts and tokens are in its order.
+        """Encode all activations of a store. Prompts and tokens are in the order of the store.
 
-        Memory: 16 bytes or less for each pair of a token and a latent that is active on it, and some thousand tokens.
+        Memory: at most 16 bytes per pair of a token and a latent active on it, and a few thousand dense tokens.
         """
         tokens = _encoded(store, sae)
         return cls(tokens, _peaks(tokens, store.offsets), store.offsets, store.counted)
 
     @property
     def latents(self) -> int:
+        """Number of latents."""
         return int(self.tokens.shape[1])
 
     def prompts_of(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
-        """The prompts in which a latent is active, ascending, and its largest value in each."""
+        """Return the prompts in which a latent is active, ascending, and its largest activation in each."""
         span = slice(*self.peaks.indptr[latent : latent + 2])
         return self.peaks.indices[span], self.peaks.data[span]
 
     def within(self, latent: int, prompt: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of a prompt, counted from 0, on which a latent is active, and its values there."""
+        """Return the tokens of a prompt, from 0, on which a latent is active, and its activations there."""
         span = slice(*self.tokens.indptr[latent : latent + 2])
         rows = self.tokens.indices[span]
         inside = slice(*np.searchsorted(rows, self.offsets[prompt : prompt + 2]))
@@ -69,7 +69,7 @@ def _encoded(store: ActivationStore, sae: Sae) -> Any:
 
 
 def _peaks(tokens: Any, offsets: np.ndarray) -> Any:
-    """The largest value in each prompt: rows of a column are in order, so those of a prompt stand together."""
+    """Return the largest value per prompt. Rows of a column are in order, so those of one prompt stand together."""
     prompt_of = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
     prompt = prompt_of[tokens.indices]
     new = np.diff(prompt, prepend=-1) != 0

@@ -1,4 +1,4 @@
-"""How often each latent is active, where, and what it adds to a classifier's decision."""
+"""How often each latent is active, on which prompts, and what it adds to a classifier's decision."""
 
 import numpy as np
 from scipy import sparse
@@ -7,23 +7,29 @@ from pipeline.latents.firing import Firing
 
 
 def density(firing: Firing, prompts: np.ndarray) -> np.ndarray:
-    """The share of the counted tokens of some prompts, bool (N), on which each latent is active, float64 (L)."""
+    """Return the share of counted tokens on which each latent is active, float64 (L).
+
+    Args:
+        prompts: bool (N), the prompts whose tokens are looked at.
+    """
     tokens = np.repeat(prompts, np.diff(firing.offsets)) & firing.counted
     return _pattern(firing.tokens).T @ tokens.astype(np.float64) / tokens.sum()
 
 
 def rates(firing: Firing, groups: np.ndarray) -> np.ndarray:
-    """The share of the prompts of each group in which each latent is active, float64 (L, G).
+    """Return the share of the prompts of each group in which each latent is active, float64 (L, G).
 
-    Args: groups: bool (N, G), which prompts are in each; a group without any has rates of 0.
+    Args:
+        groups: bool (N, G), which prompts are in each group. A group without prompts has rates of 0.
     """
     return _pattern(firing.peaks).T @ groups.astype(np.float64) / np.maximum(groups.sum(axis=0), 1)
 
 
 def spread(rates_LG: np.ndarray) -> np.ndarray:
-    """How evenly each latent is active over G groups, float64 (L): the entropy of its rates divided by log G.
+    """Return how evenly each latent is active over G groups, float64 (L).
 
-    The rates are scaled to a sum of 1 first. 0: active in one group alone, or in none; 1: in all at the same rate.
+    It is the entropy of the latent's rates, scaled to sum to 1, divided by log G. 0: active in at most one group; 1:
+    active in all at the same rate.
     """
     total = rates_LG.sum(axis=1, keepdims=True)
     shares = rates_LG / np.where(total > 0, total, 1)
@@ -33,9 +39,11 @@ def spread(rates_LG: np.ndarray) -> np.ndarray:
 
 
 def mean_difference(firing: Firing, pooling: str, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mean pooled value of each latent over some prompts, minus that over others, float64 (L).
+    """Return each latent's mean pooled value over some prompts minus that over others, float64 (L).
 
-    Args: some, others: bool (N), neither empty; pooling: of the values at a prompt's counted tokens.
+    Args:
+        pooling: `mean`, `max` or `last`, over a prompt's counted tokens.
+        some, others: bool (N), neither of them empty.
     """
     share = some / some.sum() - others / others.sum()
     if pooling == "max":
@@ -52,5 +60,5 @@ def mean_difference(firing: Firing, pooling: str, some: np.ndarray, others: np.n
 
 
 def _pattern(values: sparse.csc_array) -> sparse.csc_array:
-    """1 where there are values."""
+    """Return 1 wherever there is a value."""
     return sparse.csc_array((np.ones_like(values.data), values.indices, values.indptr), shape=values.shape)

@@ -1,4 +1,4 @@
-"""The tables that a latent browser reads."""
+"""The tables that a latent browser reads: their columns, and how to make them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,12 +64,17 @@ CONTRIBUTIONS = pa.schema(
 
 
 def table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
-    """A table with the fields of the schema, each made of a sequence of values; a matrix makes a column of lists."""
+    """Make a table with the fields of the schema, each from a sequence of values. A matrix makes a column of lists."""
     return pa.table([pa.array(list(columns[field.name]), field.type) for field in schema], schema=schema)
 
 
 def pairs(rows: Iterable[tuple[Any, Any]], names: Mapping[int, str] | None = None) -> list[list[tuple[Any, float]]]:
-    """A column of lists of two-field structs, made of two arrays a row: numbers, which `names` may name, and values."""
+    """Make a column of lists of two-field structs.
+
+    Args:
+        rows: for each row an array of numbers and an array of their values.
+        names: what to write in place of the numbers, by number; None: the numbers stay.
+    """
     return [
         [
             (names[number] if names else number, value)
@@ -80,7 +85,7 @@ def pairs(rows: Iterable[tuple[Any, Any]], names: Mapping[int, str] | None = Non
 
 
 def examples_table(found: Iterable[Example]) -> pa.Table:
-    """One row an example, with the schema EXAMPLES."""
+    """Make a table with the schema EXAMPLES, one row per example."""
     rows = list(found)
     columns = {name: [getattr(row, name) for row in rows] for name in EXAMPLES.names if name != "kind"}
     return table(EXAMPLES, columns | {"kind": ["top" if row.quantile is None else "quantile" for row in rows]})

@@ -1,4 +1,4 @@
-"""The tokens to which each latent is most specific."""
+"""Find the tokens to which each latent is most specific."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,18 +12,20 @@ K1, B = 1.2, 0.75
 
 
 def token_scores(firing: Firing, token_ids: np.ndarray, k1: float = K1, b: float = B) -> Any:
-    """BM25 of each vocabulary entry for each latent, scipy.sparse.csr_array (L, V), V the largest id plus 1.
+    """Return the BM25 score of each vocabulary entry for each latent, scipy.sparse.csr_array (L, V).
 
-    A latent is taken for a document, made of the tokens on which it is active. The term frequency tf of a token id is
-    the sum of its activations there in units of its largest one, so that weak ones count for little. With |d| the
-    sum of tf over all ids, its mean over the latents that are active, and n of L latents active on the id,
+    V is the largest token id plus 1. Each latent is treated as a document, made of the tokens on which it is active.
+    The term frequency tf of a token id is the sum of the latent's activations on it in units of its largest activation,
+    so that weak activations count little. |d| is the sum of tf over all ids, and mean |d| is taken over the latents
+    that are active at all. With n of the L latents active on the id,
 
         score = log(1 + (L - n + 0.5) / (n + 0.5)) * tf / (tf + k1 * (1 - b + b * |d| / mean |d|))
 
-    Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", eq. 3.15 and 3.3, with 1 added
-    within the logarithm, so that no id that most latents are active on has a score below 0.
+    Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", eq. 3.15 and 3.3. The 1 within
+    the logarithm is added here, so that an id on which most latents are active does not get a negative score.
 
-    Args: token_ids: int (T).
+    Args:
+        token_ids: int (T), the id of each kept token.
     """
     tokens = firing.tokens
     largest = tokens.max(axis=0).toarray().ravel()
@@ -46,7 +48,7 @@ def token_scores(firing: Firing, token_ids: np.ndarray, k1: float = K1, b: float
 
 
 def specific_tokens(scores: Any, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each latent the ids with the highest scores, highest first, and these scores; `count` of them at most."""
+    """Yield for each latent at most `count` ids with the highest scores, highest first, and these scores."""
     for start, end in zip(scores.indptr[:-1], scores.indptr[1:], strict=True):
         ids, values = scores.indices[start:end], scores.data[start:end]
         highest = np.lexsort((ids, -values))[:count]

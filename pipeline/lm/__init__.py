@@ -1,1 +1,1 @@
-"""Language models: loading them from locked files, their tokens, and reading and changing what passes their blocks."""
+"""Language models: load them from locked files, make tokens for them, and read or change what passes their blocks."""

@@ -1,4 +1,4 @@
-"""Finding a transformer's blocks, and what attention and MLP add in them, by structure and not by model name."""
+"""Find a transformer's blocks, and what attention and MLP add in them, by structure and not by model name."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +16,7 @@ _PROBE_TOKENS = 6
 
 
 def find_blocks(model: nn.Module, layers: int) -> nn.ModuleList:
-    """The list of the model's `layers` blocks: the outermost ModuleList of that length.
+    """Return the list of the model's `layers` blocks: the outermost ModuleList of that length.
 
     Raises: UserError that lists the model's module lists when there is none.
     """
@@ -31,7 +31,7 @@ def find_blocks(model: nn.Module, layers: int) -> nn.ModuleList:
 
 
 def block_at(blocks: nn.ModuleList, layer: int) -> nn.Module:
-    """The block of that number. Raise UserError when the model has none."""
+    """Return the block of that number. Raise UserError when the model has none."""
     if not 0 <= layer < len(blocks):
         raise UserError(
             f"layer {layer} is not there: the model has {len(blocks)} layers, so it is 0..{len(blocks) - 1}"
@@ -40,13 +40,13 @@ def block_at(blocks: nn.ModuleList, layer: int) -> nn.Module:
 
 
 def find_sublayers(model: nn.Module, block: nn.Module) -> dict[str, nn.Module]:
-    """The modules of `block` whose outputs are what attention and MLP add to the residual stream.
+    """Return the modules of `block` whose outputs are what attention and MLP add to the residual stream.
 
-    Two forward passes over a few tokens follow the sums from the block's input to its output: each term that
-    is added on the way must be what one of the modules put out. The first term that notices a change of another
-    token's input state is attention's, the only sublayer that moves information between tokens; the other one is
-    the MLP's. So it makes no difference how modules are called, whether the two run in sequence or in parallel, where
-    the norms stand, or whether the sum is made inside a submodule (BERT, Bloom).
+    Two forward passes over a few tokens follow the sums from the block's input to its output. Each term that is added
+    on the way must be the output of one of the modules. The first term that changes when another token's input state
+    changes is attention's, the only sublayer that moves information between tokens; the other term is the MLP's. So it
+    does not matter how modules are called, whether the two run in sequence or in parallel, where the norms stand, or
+    whether the sum is made inside a submodule (BERT, Bloom).
 
     Returns: `attn_out` and `mlp_out`, each only if it was found.
     """
@@ -63,7 +63,7 @@ def find_sublayers(model: nn.Module, block: nn.Module) -> dict[str, nn.Module]:
 
 
 def missing_site(site: str, block: nn.Module) -> UserError:
-    """The error that says that a block has no such site, and lists its modules."""
+    """Return the error that says that a block has no such site, and lists the block's modules."""
     modules = ", ".join(name for name, _ in block.named_modules() if name)
     return UserError(
         f"site {site} is not found in {type(block).__name__}: what it adds to the residual stream is not the output "
@@ -72,17 +72,17 @@ def missing_site(site: str, block: nn.Module) -> UserError:
 
 
 def tensor_of(output: Any) -> Tensor:
-    """The hidden states in what a module puts out: itself, or the first of a tuple."""
+    """Return the hidden states in a module's output: the output itself, or the first of a tuple."""
     return output if torch.is_tensor(output) else output[0]
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states that a block is called with."""
+    """Return the hidden states that a block is called with."""
     return args[0] if args else kwargs["hidden_states"]
 
 
 class _Trace(TorchFunctionMode):
-    """Follows sums: of which module outputs, besides the block's input, each tensor is the sum."""
+    """Follows sums: for each tensor, of which module outputs, besides the block's input, it is the sum."""
 
     def __init__(self, state: Tensor) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _Trace(TorchFunctionMode):
             self.last[name] = state.detach().reshape(-1, state.shape[-1])[-1].clone()
 
     def added(self) -> list[str]:
-        """Names of the modules whose outputs were added, in order; none if it is not just module outputs."""
+        """Return the names of the modules whose outputs were added, in order; none if other terms were added, too."""
         terms = self._terms_of(self.output)
         names = [self.producer.get(term, "") for term in terms if term != 0]
         return names if 0 in terms and all(names) else []

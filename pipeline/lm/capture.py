@@ -1,4 +1,4 @@
-"""Forward hooks that keep the wanted rows of what passes the hook points, one forward pass at a time."""
+"""Forward hooks that keep the wanted rows of the activations at the points, one forward pass at a time."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,15 +13,18 @@ from pipeline.lm.blocks import block_at, find_blocks, find_sublayers, input_of, 
 
 
 class Capture:
-    """Hooks on a model, as a context manager; `forward` runs it and returns what passed the points.
+    """Hooks on a model, as a context manager. `forward` runs the model and returns the activations at the points.
 
-    `layer_delta` is the output of the block itself minus its input, so it holds for the last block too, where
-    `output_hidden_states` would give the state after the final norm. Rows are copied when they pass: some
-    models go on to change the tensor in place.
+    `layer_delta` is the block's own output minus its input. So it is right for the last block too, where
+    `output_hidden_states` would give the state after the final norm. Rows are copied at once, since some models later
+    change the tensor in place.
     """
 
     def __init__(self, model: nn.Module, points: Sequence[Point]) -> None:
-        """Raise UserError when the model has no such layer, or when a site is not found; it then lists the modules."""
+        """Find the modules of the points.
+
+        Raises: UserError when the model has no such layer, or when a site is not found; it then lists the modules.
+        """
         self.model = model
         self.device: torch.device = model.device  # type: ignore[assignment]
         self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
@@ -62,9 +65,9 @@ class Capture:
         """Run the model on `inputs`.
 
         Args:
-            rows: int64 (R), which of the (batch x sequence) tokens to keep, counted through the batch.
+            rows: int64 (R), which of the (batch x sequence) tokens to keep, numbered through the batch.
 
-        Returns: for each point (R, width) on the model's device, layer_delta in float32 and the others in the
+        Returns: activations (R, width) by point, on the model's device, layer_delta in float32 and the others in the
             model's dtype; and the model's own output.
         """
         self._rows, self._found, self._before = rows, {}, {}

@@ -1,8 +1,8 @@
-"""What a tokenizer's chat template puts around a prompt, found without trusting the template.
+"""Find what a tokenizer's chat template puts around a prompt, without trusting the template.
 
 A template is a program in Jinja that comes with a model. transformers runs it in a sandbox, which keeps it from files
 and code, but not from looping for ever or filling the memory. So it is rendered once, around a mark, in a process of
-its own that the system stops at a limit of time and of memory; prompts are put in the mark's place afterwards.
+its own, for which the system limits time and memory. Afterwards prompts are put in the place of the mark.
 """
 
 import multiprocessing
@@ -26,9 +26,10 @@ _frames: dict[tuple[str, str, bool], tuple[str, str]] = {}
 
 
 def chat_frame(tokenizer: "PreTrainedTokenizerBase", *, thinking: bool) -> tuple[str, str]:
-    """What the chat template puts before and after a prompt that is the user's only turn; rendered once.
+    """Return what the chat template puts before and after a prompt that is the user's only turn.
 
-    Raises: UserError when the template fails, takes too long or too much memory, or does not hold the prompt once.
+    Raises: UserError when the template fails, takes too much time or memory, or does not contain the prompt exactly
+    once.
     """
     key = (repr(tokenizer.chat_template), repr(tokenizer.special_tokens_map), thinking)
     if key not in _frames:
@@ -63,7 +64,7 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", thinking: bool) -> str:
 
 
 def _render(sender: Connection, tokenizer: "PreTrainedTokenizerBase", thinking: bool) -> None:
-    """In a process of its own: send the text, or what is wrong."""
+    """Render in a process of its own: send the text, or what is wrong."""
     _limit_memory_and_time()
     try:
         text: Any = tokenizer.apply_chat_template(

@@ -1,4 +1,4 @@
-"""What the libraries raise at the files of a model, said in one line."""
+"""Turn what libraries raise at a model's files into one line."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ _LONGEST = 300  # characters of a library's message that are shown
 def explained(problem: str, remedy: str, hide: tuple[str, str] = ("", "")) -> Iterator[None]:
     """Turn whatever a library raises in the block into a UserError: `problem` (the library's words): `remedy`.
 
-    To be put around calls of libraries alone, with files of others as their input: what such files make them raise
-    is of any type, and where compiled code panics not even an Exception. Too little memory is said as that.
+    The block should hold nothing but calls of libraries on files of others. Such files can make libraries raise errors
+    of any type, and where compiled code panics, not even an Exception. Lack of memory is reported as such.
 
     Args:
         hide: a text in the library's words, such as a temporary path, and what to show in its place.
@@ -38,7 +38,7 @@ def explained(problem: str, remedy: str, hide: tuple[str, str] = ("", "")) -> It
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; on the CPU torch says so in words alone."""
+    """Return whether memory ran out. On the CPU, torch says so only in words."""
     words = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
@@ -46,7 +46,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that tells in an error's message, printable and not too long; its type where it has none."""
+    """Return the first line of an error's message that says something, printable and not too long; else its type."""
     lines = str(error).strip().splitlines()
     if not lines or isinstance(error, KeyError):
         lines = [f"{type(error).__name__} {error}".strip()]
@@ -56,7 +56,7 @@ def first_line(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of a file as it may stand in a line."""
+    """Return a value from a file as a message may show it."""
     return _printable(repr(value))
 
 

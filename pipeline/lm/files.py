@@ -27,7 +27,7 @@ MODEL_FILES = [
 
 
 def fetch_hub_model(repo: str, commit: str) -> Path:
-    """Have a model of the hub in the Hugging Face cache: its config, tokenizer and safetensors, checked.
+    """Fetch a model of the hub into the Hugging Face cache, checked: its config, tokenizer and safetensors.
 
     Args:
         repo: `owner/name` of the model.
@@ -42,12 +42,12 @@ def fetch_hub_model(repo: str, commit: str) -> Path:
 
 
 def model_files(directory: Path) -> list[Path]:
-    """The files of a model directory that the pipeline may read, sorted: no pickles, no code.
+    """Return the files of a model directory that the pipeline may read, sorted: no pickles, no code.
 
-    A file may be a link, also to a place outside: what it leads to is what is hashed, locked and read.
+    A file may be a link, also to a place outside. What the link leads to is hashed, locked and read.
 
-    Raises: UserError when there is no such directory, or when what has the name of such a file is not a regular one:
-    reading a pipe or a device would never end.
+    Raises: UserError when there is no such directory, or when such a file is not a regular one, since reading a pipe or
+        a device might never end.
     """
     try:
         if not directory.is_dir():

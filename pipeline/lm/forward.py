@@ -1,4 +1,4 @@
-"""Running a model on prompts, batch by batch, and collecting the kept activations in the prompts' order."""
+"""Run a model on prompts, batch by batch, and collect the kept activations in the prompts' order."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -26,18 +26,21 @@ _SHORTEST_PREFIX = 2  # one shared token, such as a start-of-text, is not worth 
 
 @dataclass
 class Rows:
-    """Activations of a run of prompts: for each point (kept tokens, width); and what was run to get them."""
+    """Activations of some prompts, and how many tokens were run to get them."""
 
     of: dict[Point, Tensor]
+    """(kept tokens, width), by point."""
     tokens_run: int
+    """Tokens that went through the model."""
     tokens_padded: int
+    """The same, with padding."""
 
 
 class PromptForward:
-    """Runs `model` on the prompts of `tokens`, sorted by length under a budget, only as far as is needed.
+    """Runs a model on prompts, sorted by length within a budget of tokens, and only as far as needed.
 
-    Of a causal model the tokens after the last kept one are left out, and a beginning that all prompts share is
-    run once. Out of memory on a GPU, it halves the budget and goes on.
+    With a causal model, the tokens after the last kept one are not run, and a beginning that all prompts share is run
+    only once. When a GPU runs out of memory, the budget is halved.
     """
 
     def __init__(
@@ -49,9 +52,9 @@ class PromptForward:
         batch_tokens: int,
         dtype: torch.dtype,
     ) -> None:
-        """Args: as of `extract`.
+        """Prepare for running. The arguments are those of `extract`.
 
-        Raises: UserError when a point's site is not found in the model, or a token has no embedding.
+        Raises: UserError when a point's site is not found in the model, or when a token has no embedding.
         """
         _check_ids(model, tokens)
         self.model = model
@@ -73,7 +76,7 @@ class PromptForward:
         self.start = len(self.prefix) if self.prefix else 0
 
     def run(self, prompts: range, update: Callable[[int, int], object]) -> Rows:
-        """The kept activations of `prompts`; `update` is called with (prompts, tokens) after each batch."""
+        """Return the kept activations of `prompts`. `update` is called with (prompts, tokens) after each batch."""
         with self._capture, torch.inference_mode():
             return self._run(prompts, update)
 
@@ -107,15 +110,15 @@ class PromptForward:
         return rows
 
     def _kept_run(self, prompt: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a prompt's kept tokens those that are run: their positions in what is run, and their number in kept."""
+        """Return which of a prompt's kept tokens are run: their positions in what is run, and their numbers in kept."""
         kept = self.tokens.kept[prompt].astype(np.int64)
         numbers = np.flatnonzero(kept >= self.start)
         return kept[numbers] - self.start, numbers
 
     def _run_batch(self, prompts: Sequence[int]) -> tuple[dict[Point, Tensor], int] | None:
-        """The rows of a batch in the dtype they are stored in, still on the device, and its tokens, padding aside.
+        """Return a batch's rows in the stored dtype, still on the device, and its number of tokens without padding.
 
-        None when the device has too little memory for it.
+        Returns None when the device has too little memory for it.
         """
         device = self.model.device
         parts = [torch.from_numpy(self.tokens.ids[prompt][self.start : self.ends[prompt]]) for prompt in prompts]
@@ -138,7 +141,7 @@ class PromptForward:
             return None  # by now the failed pass has let go of its memory
 
     def _put_prefix(self, rows: Rows, prompts: range, starts: np.ndarray) -> None:
-        """The kept tokens of the shared beginning are the same for every prompt."""
+        """Fill in the kept tokens of the shared beginning, which are the same for every prompt."""
         if not self.prefix:
             return
         kept = [self.tokens.kept[prompt].astype(np.int64) for prompt in prompts]
@@ -161,13 +164,13 @@ class PromptForward:
 
 
 class ToHost:
-    """Copies rows from the device while it goes on with the next batch; on a CPU there is nothing to copy."""
+    """Copies rows from the device to the host while the device works on the next batch. A CPU needs no copy."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, found: dict[Point, Tensor]) -> Callable[[], dict[Point, Tensor]]:
-        """Start the copy; the function returned waits for it and gives the rows on the host."""
+        """Start the copy. Return a function that waits for it and returns the rows on the host."""
         stream = self._stream
         if stream is None:
             return lambda: {point: rows.cpu() for point, rows in found.items()}
@@ -189,7 +192,7 @@ class ToHost:
 
 
 def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Right-pad sequences to int64 (batch, longest); also return the attention mask, 1 for real tokens."""
+    """Right-pad sequences to int64 (batch, longest). Also return the attention mask, 1 for real tokens."""
     ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=_PADDING).long()
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()

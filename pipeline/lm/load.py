@@ -1,4 +1,4 @@
-"""A model directory in Hugging Face format: what is read of it, whether it is whole, and loading it."""
+"""Load a model directory in Hugging Face format, and check what is read of it."""
 
 import copy
 import os
@@ -43,7 +43,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """Check a model directory; return its `architecture`, `layers`, `width`, `quantization` and `max_positions`.
+    """Check a model directory. Return its `architecture`, `layers`, `width`, `quantization` and `max_positions`.
 
     Raises: UserError when config, tokenizer or weights are missing or damaged, or do not make a model.
     """
@@ -62,9 +62,9 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def load_config(directory: Path) -> Any:
-    """The model's configuration, of transformers' own class: code that comes with a model is never run.
+    """Load the model's configuration with transformers' own class. Code that comes with a model is never run.
 
-    Raises: UserError when it is missing or not that of a text transformer.
+    Raises: UserError when it is missing, or not that of a text transformer.
     """
     problem, remedy = f"{directory}: config.json is missing or not a known transformer's", "check the model directory"
     with _loading(directory, problem, remedy, with_weights=False) as view:
@@ -103,7 +103,7 @@ def _check_sizes(directory: Path, config: Any) -> None:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raise UserError when there is none, or when it does not work."""
+    """Load the model's tokenizer. Raise UserError when there is none, or when it does not work."""
     problem = f"{directory} has no tokenizer that loads"
     remedy = "add the tokenizer files (tokenizer.json, tokenizer_config.json) of the model"
     if not any(file.name.startswith(("tokenizer", "vocab", "spiece")) for file in model_files(directory)):
@@ -146,7 +146,7 @@ def _saved_by_transformers_5(directory: Path) -> bool:
 
 
 def _try_to_build(directory: Path, config: Any) -> None:
-    """Build one block without memory for its weights: whether the settings go together, before anything is loaded."""
+    """Build one block without memory for its weights, to see whether its settings fit together before loading."""
     config = copy.deepcopy(config)
     vars(config).pop("quantization_config", None)
     with explained(f"{directory}: config.json does not make a model", "fetch or copy the model again"):
@@ -166,7 +166,7 @@ def _try_to_build(directory: Path, config: Any) -> None:
 
 @contextmanager
 def _loading(directory: Path, problem: str, remedy: str, *, with_weights: bool = True) -> Iterator[Path]:
-    """A view of the directory for a library to load from, quietly; what goes wrong is said in one line."""
+    """Yield a view of the directory for a library to load from, quietly. What goes wrong is told in one line."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:
@@ -182,12 +182,13 @@ def _loading(directory: Path, problem: str, remedy: str, *, with_weights: bool =
 def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrainedModel:
     """Load the first `blocks` transformer blocks, without a language-modelling head, ready for inference.
 
-    Args:
-        dtype: `float16`, `bfloat16`, `float32`, or `auto`: float32 on the CPU and for float32 checkpoints, else
-            bfloat16 where the device has it. Never float16: residual streams grow beyond its 65,504.
-        device: a torch device.
-
     GPTQ checkpoints load through transformers' own choice of backend.
+
+    Args:
+        dtype: `float16`, `bfloat16`, `float32`, or `auto`. `auto` is float32 on the CPU and for float32 checkpoints,
+            else bfloat16 where the device has it. It is never float16: residual streams grow beyond its largest number,
+            65,504.
+        device: a torch device.
     """
     config = _cut(load_config(directory), blocks)
     model, missing = _load(AutoModel, directory, config, dtype, device)
@@ -205,9 +206,9 @@ def load_model(directory: Path, blocks: int, dtype: str, device: str) -> PreTrai
 
 
 def load_language_model(directory: Path, dtype: str, device: str, blocks: int | None = None) -> PreTrainedModel | None:
-    """Load the model with its language-modelling head, ready for inference; None when it has none.
+    """Load the model with its language-modelling head, ready for inference. Return None when it has no head.
 
-    Args: as of `load_model`, but without `blocks` all are loaded.
+    Args: as in `load_model`, but without `blocks` all blocks are loaded.
     """
     config = load_config(directory)
     if blocks:
@@ -219,7 +220,7 @@ def load_language_model(directory: Path, dtype: str, device: str, blocks: int | 
 
 
 def _cut(config: Any, blocks: int) -> Any:
-    """The configuration of the first `blocks` blocks alone."""
+    """Return the configuration of the first `blocks` blocks alone."""
     config.num_hidden_layers = blocks
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
@@ -227,7 +228,7 @@ def _cut(config: Any, blocks: int) -> Any:
 
 
 def _load(kind: Any, directory: Path, config: Any, dtype: str, device: str) -> tuple[Any, list[str]]:
-    """The model, and what its files lack."""
+    """Return the model, and the names of weights that its files lack."""
     wanted = _compute_dtype(config, device) if dtype == "auto" else DTYPES[dtype]
     quiet_gptqmodel()
     if not sys.stderr.isatty():
@@ -262,7 +263,7 @@ def _compute_dtype(config: Any, device: str) -> torch.dtype:
 
 
 def quiet_gptqmodel() -> None:
-    """Keep GPTQModel from logging its progress and settings; where it is not installed there is nothing to do."""
+    """Keep GPTQModel from logging its progress and settings, if it is installed."""
     try:
         from logbar import LogBar
     except ImportError:
@@ -271,7 +272,7 @@ def quiet_gptqmodel() -> None:
 
 
 def pick_device(device: str) -> str:
-    """`device`, where `auto` is the first of cuda, mps and cpu that is there. Raise UserError when it is not."""
+    """Return `device`, or for `auto` the first of cuda, mps and cpu that exists. Raise UserError when it does not."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, there in available.items() if there)

@@ -1,4 +1,4 @@
-"""models/model.lock.json: exactly which weights the activations come from, and where to find them again."""
+"""models/model.lock.json: exactly which weights the activations come from, and where to find these again."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from pipeline.lm.files import fetch_hub_model, model_files
 
 @dataclass(frozen=True)
 class ModelLock:
-    """What `extract` depends on: the weights themselves are not in DVC's cache unless they were made here."""
+    """What `extract` depends on. The weights themselves are in DVC's cache only if they were made here."""
 
     source: str  # tiny, hub or local
     repo: str | None  # for hub
@@ -30,7 +30,7 @@ class ModelLock:
 
     @classmethod
     def read(cls, path: Path) -> "ModelLock":
-        """Raise UserError when the file is missing or not a lock."""
+        """Read a lock file. Raise UserError when it is missing or not a lock."""
         try:
             return cls(**read_json(path))
         except TypeError:
@@ -40,11 +40,11 @@ class ModelLock:
         write_json(path, asdict(self))
 
     def content(self) -> str:
-        """A hash of the locked files: two models with the same have the same weights."""
+        """Return a hash of the locked files. Two models with the same hash have the same weights."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
     def locate(self) -> Path:
-        """The directory with the locked files, each checked by size and sha256; a hub model is fetched if need be.
+        """Return the directory of the locked files, each checked by size and sha256. Fetch a hub model if needed.
 
         Raises: UserError when a file is missing or is not the locked one.
         """
@@ -65,7 +65,7 @@ class ModelLock:
 
 
 def hash_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size of every file of a model directory that the pipeline may read."""
+    """Return sha256 and size of every file of a model directory that the pipeline may read."""
     files = model_files(directory)
     with progress(sum(file.stat().st_size for file in files), "checking the model's files", "B") as bar:
         return {file.name: {"sha256": sha256_of(file, bar.update), "size": file.stat().st_size} for file in files}

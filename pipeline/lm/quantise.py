@@ -1,4 +1,4 @@
-"""4-bit GPTQ quantisation of a saved model, in the checkpoint format of the hub's GPTQ models."""
+"""Quantise a saved model to 4-bit GPTQ, in the checkpoint format of the hub's GPTQ models."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""What need not be run: tokens after the last one kept, and the beginning that all prompts share."""
+"""Save work: do not run tokens after the last kept one, and run a beginning that all prompts share only once."""
 
 import copy
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _TOLERANCE, _HALF_TOLERANCE = 1e-3, 5e-2  # relative error in float32, and in ha
 
 
 def is_causal(capture: Capture) -> bool:
-    """Whether a token's activations are the same whatever comes after it, tried by changing what does.
+    """Return whether a token's activations stay the same whatever follows it. This is tried by changing what follows.
 
-    A causal model gives the very same rows. One whose kernels round otherwise is taken for one that is not causal,
-    which costs time and nothing else.
+    A causal model returns exactly the same rows. A causal model whose kernels round differently is taken for one that
+    is not; that costs time, but changes no result.
     """
     device, half = capture.device, _PROBE_TOKENS // 2
     ids = torch.arange(_PROBE_TOKENS, device=device)[None]
@@ -32,7 +32,7 @@ def is_causal(capture: Capture) -> bool:
 
 
 def shared_length(ids: Sequence[np.ndarray], ends: Sequence[int]) -> int:
-    """How many first tokens all N inputs share, leaving at least one token to each; ends: where each is cut."""
+    """Return how many first tokens all N inputs share, leaving each at least one more. `ends`: where each is cut."""
     shared = ids[0][: min(ends) - 1]
     for other in ids:
         different = np.flatnonzero(other[: len(shared)] != shared)
@@ -42,9 +42,11 @@ def shared_length(ids: Sequence[np.ndarray], ends: Sequence[int]) -> int:
 
 
 class SharedPrefix:
-    """The first P tokens of all prompts, run once: their KV cache, and their activations.
+    """The first P tokens of all prompts, run once: their KV cache and their activations.
 
-    ids: (P); rows: for each point (P, width), on the model's device.
+    Attributes:
+        ids: the tokens (P).
+        rows: activations (P, width) by point, on the model's device.
     """
 
     def __init__(self, ids: np.ndarray, rows: dict[Point, Tensor], cache: Any) -> None:
@@ -56,7 +58,7 @@ class SharedPrefix:
         return len(self.ids)
 
     def cache(self, batch: int) -> Any:
-        """A KV cache of the prefix for `batch` sequences, which the forward pass may append to."""
+        """Return a KV cache of the prefix for `batch` sequences, to which the forward pass may append."""
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(batch)
         return cache
@@ -66,9 +68,9 @@ class SharedPrefix:
         """Run a causal model on the prefix `ids`.
 
         Args:
-            sample: the whole input of one of the prompts, on which the cache is tried.
+            sample: the whole input of one of the prompts, on which the cache is tested.
 
-        Returns: None when the model has no KV cache, or goes on from it to other activations.
+        Returns: None when the model has no KV cache, or computes other activations with it.
         """
         device = capture.device
         everything = torch.arange(len(ids), device=device)

@@ -1,4 +1,4 @@
-"""A language model with the activations at a point replaced as it runs, and how far its predictions move."""
+"""Run a language model with its activations at a point replaced, and measure how far its predictions move."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,24 +23,26 @@ _ROWS = 128  # tokens whose next-token distributions are compared at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of about the same length for one forward pass.
-
-    prompts: their B numbers; ids, mask: int64 (B, S); kept, candidate: bool (B, S), see `pipeline.lm.mask`.
-    """
+    """B prompts of similar length for one forward pass, padded to S tokens."""
 
     prompts: list[int]
+    """Numbers of the prompts."""
     ids: Tensor
+    """int64 (B, S), the tokens."""
     mask: Tensor
+    """int64 (B, S), 1 for tokens and 0 for padding."""
     kept: Tensor
+    """bool (B, S), see `pipeline.lm.mask`."""
     candidate: Tensor
+    """bool (B, S), see `pipeline.lm.mask`."""
 
     @property
     def kept_rows(self) -> Tensor:
-        """The places of the kept tokens in the flattened (B x S), int64 (K)."""
+        """Return the places of the kept tokens in the flattened (B x S), int64 (K)."""
         return self.kept.flatten().nonzero()[:, 0]
 
     def counted(self, states_KD: Tensor, limit: float) -> Tensor:
-        """The tokens that count, bool (B, S), of the activations of the kept ones at a point with this norm limit."""
+        """Return which tokens count, bool (B, S), from the kept ones' activations at a point and its norm limit."""
         offsets = np.append(0, self.kept.sum(dim=1).cumsum(dim=0).numpy())
         found = counted(self.candidate[self.kept].numpy(), norms_of(states_KD).numpy(), limit, offsets)
         where = torch.zeros_like(self.kept)
@@ -48,21 +50,21 @@ class Batch:
         return where
 
     def judged(self, where: Tensor) -> Tensor:
-        """Those of the tokens `where`, bool (B, S), that have a next one, bool (B, S - 1)."""
+        """Return which of the tokens `where`, bool (B, S), have a next one: bool (B, S - 1)."""
         return where[:, :-1] & self.mask[:, 1:].bool()
 
     def after(self, judged: Tensor) -> Tensor:
-        """The tokens next to the judged ones, int64 (judged)."""
+        """Return the token that follows each judged token, int64 (judged)."""
         return self.ids[:, 1:][judged]
 
     def inputs(self, model: "PreTrainedModel") -> dict[str, Any]:
-        """What the model is called with."""
+        """Return the arguments to call the model with."""
         options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
         return {"input_ids": self.ids.to(model.device), "attention_mask": self.mask.to(model.device), **options}
 
 
 def batches(tokens: PromptTokens, prompts: Sequence[int], batch_tokens: int) -> Iterator[Batch]:
-    """Prompts sorted by length, in batches of at most `batch_tokens` padded tokens (a longer prompt is one alone)."""
+    """Yield prompts, sorted by length, in batches of at most `batch_tokens` tokens with padding, or of one prompt."""
     batch: list[int] = []
     for prompt in sorted(prompts, key=lambda prompt: len(tokens.ids[prompt])):
         if batch and (len(batch) + 1) * len(tokens.ids[prompt]) > batch_tokens:
@@ -84,14 +86,23 @@ def _batch(tokens: PromptTokens, prompts: list[int]) -> Batch:
 
 
 def cross_entropy(logits: Tensor, after: Tensor) -> Tensor:
-    """In nats a token, float32 (tokens), of the tokens that came `after` those of the logits (tokens, vocabulary)."""
+    """Return the cross-entropy in nats of each token, float32 (tokens).
+
+    Args:
+        logits: (tokens, vocabulary).
+        after: the tokens that really followed.
+    """
     pairs = zip(logits.split(_ROWS), after.split(_ROWS), strict=True)
     parts = [nn.functional.cross_entropy(rows.float(), wanted, reduction="none") for rows, wanted in pairs]
     return torch.cat(parts).cpu()
 
 
 def divergence(logits: Tensor, changed: Tensor) -> Tensor:
-    """KL(logits || changed) in nats a token, float32 (tokens), of two next-token logits (tokens, vocabulary)."""
+    """Return KL(logits || changed) in nats of each token, float32 (tokens).
+
+    Args:
+        logits, changed: next-token logits (tokens, vocabulary).
+    """
     parts = [
         nn.functional.kl_div(b.float().log_softmax(-1), a.float().log_softmax(-1), log_target=True, reduction="none")
         for a, b in zip(logits.split(_ROWS), changed.split(_ROWS), strict=True)
@@ -100,10 +111,10 @@ def divergence(logits: Tensor, changed: Tensor) -> Tensor:
 
 
 class Splice:
-    """A model in which the activations at a point can be replaced as it runs."""
+    """A model in which the activations at a point can be replaced while it runs."""
 
     def __init__(self, model: "PreTrainedModel", point: Point) -> None:
-        """Raise UserError that lists the modules when the point's site is not found."""
+        """Find the point's module. Raise UserError that lists the block's modules when its site is not found."""
         base: Any = model.base_model
         self.block = find_blocks(base, model.config.num_hidden_layers)[point.layer]
         self.module: nn.Module = self.block
@@ -116,10 +127,10 @@ class Splice:
 
     @contextmanager
     def of(self, where: Tensor, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within the block, the activations (tokens, width) are replaced by `change` of them.
+        """Within the block, replace the activations (tokens, width) by what `change` makes of them.
 
         Args:
-            where: bool (batch, sequence), the tokens at which they are.
+            where: bool (batch, sequence), the tokens at which they are replaced.
         """
         before: dict[str, Tensor] = {}
 

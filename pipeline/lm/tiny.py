@@ -1,4 +1,4 @@
-"""A small Qwen3 language model made offline, so that the whole pipeline runs with no network and no GPU.
+"""A small Qwen3 language model that is trained offline, so that the whole pipeline runs with no network and no GPU.
 
 It reads the same kind of text as the embedded prompt set: prompts of the same generator under other seeds.
 """
@@ -26,7 +26,7 @@ PEAK_LR = 6e-3
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with Qwen3's chat markers, trained on `texts`."""
+    """Train a byte-level BPE tokenizer with Qwen3's chat markers on `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -56,7 +56,7 @@ def train_language_model(
     steps: int,
     seed: int,
 ) -> Qwen3ForCausalLM:
-    """Train a Qwen3 from scratch on `texts` (float32, AdamW, warm-up then cosine decay), and return it."""
+    """Train a Qwen3 from scratch on `texts` and return it (float32, AdamW, warm-up and then cosine decay)."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -94,7 +94,7 @@ def train_language_model(
 
 
 def token_stream(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """All texts as one int64 tensor of token ids, each ended; every fourth one as a user's turn of a chat."""
+    """Return all texts as one int64 tensor of token ids, each ended. Every fourth text is a user's turn of a chat."""
     wrapped = [
         f"{TURN_START}user\n{text}{TURN_END}\n{TURN_START}assistant\n{END_OF_TEXT}"
         if index % 4 == 3
@@ -107,7 +107,7 @@ def token_stream(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> torch.
 
 @torch.no_grad()
 def perplexity(directory: Path, texts: list[str], tokenizer: PreTrainedTokenizerFast) -> float:
-    """exp of the mean next-token cross-entropy, in nats a token, of a saved model on `texts`, each ended."""
+    """Return a saved model's perplexity on `texts`, each ended: exp of the mean cross-entropy in nats per token."""
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     ).eval()

@@ -1,4 +1,4 @@
-"""The text that each kept token of a prompt stands for."""
+"""Find the text that each kept token of a prompt stands for."""
 
 from typing import TYPE_CHECKING
 
@@ -20,15 +20,16 @@ def pieces(
     prompt_format: PromptFormat = "raw",
     keep: Keep = "prompt",
 ) -> list[str] | None:
-    """One piece of text a kept token; joined they are the prompt (with `all`: with the chat template around it).
+    """Return one piece of text per kept token. Joined, they are the prompt.
 
-    They are cut where the tokenizer says that tokens end, so text between two tokens comes before the second, a
-    character of several tokens stands at the last of them, the others are empty, and normalised text is as it was
-    before. Where the tokens were cut at extract.max_tokens, so is the text. A tokenizer that does not say where tokens
-    stand ("slow") gives the tokens' own text, which need not spell the prompt.
+    With keep="all" they are the prompt with the chat template around it. The text is cut where the tokenizer says that
+    tokens end. So text between two tokens belongs to the second, a character made of several tokens belongs to the last
+    of these and the others are empty, and text that the tokenizer normalised is shown as it was before. Where the
+    tokens were cut at extract.max_tokens, so is the text. A "slow" tokenizer does not say where its tokens stand; then
+    the tokens' own text is returned, which need not spell the prompt.
 
     Args:
-        positions, token_ids: of the kept tokens in what the model reads, as the index of activations has them.
+        positions, token_ids: of the kept tokens in what the model reads, as in the index of activations.
 
     Returns: None when the tokenizer makes other tokens of the prompt.
     """
@@ -52,7 +53,7 @@ def pieces(
 
 
 def token_texts(tokenizer: "PreTrainedTokenizerBase", token_ids: list[int]) -> list[str]:
-    """What each token adds to a text when it comes after itself: tokenizers drop the space before a text's first."""
+    """Return what each token adds to a text when it follows itself: tokenizers drop the space before a first token."""
     once = tokenizer.batch_decode([[token] for token in token_ids], clean_up_tokenization_spaces=False)
     twice = tokenizer.batch_decode([[token, token] for token in token_ids], clean_up_tokenization_spaces=False)
     return [both[len(one) :] for one, both in zip(once, twice, strict=True)]

@@ -1,4 +1,4 @@
-"""Prompts as token ids: which tokens a prompt becomes, and which of them are kept."""
+"""Turn prompts into token ids, and decide which tokens are kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ Keep = Literal["prompt", "all"]
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """The model's input for N prompts, and the tokens of each whose activations are kept.
-
-    ids: N int32 arrays, what the model reads; kept: for each the positions in it that are kept, ascending.
-    special_ids: the tokenizer's special tokens, which do not count (see `pipeline.lm.mask`).
-    """
+    """The model's input for N prompts, and which tokens' activations are kept."""
 
     prompt_ids: Sequence[str]
+    """Ids of the prompts."""
     ids: Sequence[np.ndarray]
+    """N int32 arrays: what the model reads."""
     kept: Sequence[np.ndarray]
+    """N arrays: the positions in `ids` that are kept, ascending."""
     special_ids: Sequence[int]
+    """The tokenizer's special tokens, which do not count (see `pipeline.lm.mask`)."""
 
     def some(self, prompts: Sequence[int]) -> "PromptTokens":
-        """These prompts alone, in this order."""
+        """Return these prompts alone, in this order."""
         ids, kept = ([each[prompt] for prompt in prompts] for each in (self.ids, self.kept))
         return PromptTokens([self.prompt_ids[prompt] for prompt in prompts], ids, kept, self.special_ids)
 
     def index(self, prompts: range) -> pa.Table:
-        """One row a kept token of `prompts`, in order: prompt_id, position (in what the model reads), token_id."""
+        """Return one row per kept token of `prompts`, in order: prompt_id, position (in the input), token_id."""
         counts = [len(self.kept[prompt]) for prompt in prompts]
         names = np.array([self.prompt_ids[prompt] for prompt in prompts], dtype=object)
         positions = np.concatenate([self.kept[prompt] for prompt in prompts])
@@ -53,13 +53,13 @@ class PromptTokens:
         )
 
     def candidates(self, prompt: int) -> np.ndarray:
-        """Which of a prompt's kept tokens are candidates of the mask, bool (kept)."""
+        """Return which of a prompt's kept tokens are candidates of the mask, bool (kept)."""
         kept = self.kept[prompt]
         return candidates(kept, self.ids[prompt][kept], list(self.special_ids))
 
 
 def input_limit(tokenizer: "PreTrainedTokenizerBase", *limits: int | None) -> int:
-    """How many tokens an input may have: the least of the limits that are set, and of the tokenizer's own."""
+    """Return how many tokens an input may have: the smallest of the limits that are set, and of the tokenizer's own."""
     return int(min(limit for limit in (*limits, tokenizer.model_max_length) if limit and limit > 0))
 
 
@@ -75,14 +75,15 @@ def tokenise(
     """Tokenise prompts, in order.
 
     Args:
-        prompt_ids: one for each prompt, no two the same: they tell the prompts apart from here on.
+        prompt_ids: one id per prompt, all different. They identify the prompts from here on.
+        prompts: their texts.
         max_tokens: longer inputs are cut at their end.
-        prompt_format: `raw` is the prompt alone; `chat` and `chat_thinking` put it as a user's turn into the
-            tokenizer's chat template, thinking off or on, up to where the answer would start.
+        prompt_format: `raw` is the prompt alone. `chat` and `chat_thinking` put it as a user's turn into the
+            tokenizer's chat template, with thinking off or on, up to where the answer would start.
         keep: `prompt` keeps the tokens of the prompt itself, `all` also those of the template.
 
-    Raises: UserError when ids and prompts do not belong together or are not text, when an option is not one of those,
-        when the tokenizer has no chat template, or a prompt is left without tokens.
+    Raises: UserError when ids and prompts do not belong together or are not text, when an option is not one of these,
+        when the tokenizer has no chat template, or when a prompt is left without tokens.
     """
     _check_prompts(prompt_ids, prompts)
     if type(max_tokens) is not int or max_tokens < 1:
@@ -115,7 +116,7 @@ def tokenise(
 
 
 def _check_prompts(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
-    """Raise UserError unless these are as many ids as prompts, all text, and no id stands for two prompts."""
+    """Raise UserError unless there are as many ids as prompts, all are text, and no id stands for two prompts."""
     if isinstance(prompts, str) or isinstance(prompt_ids, str):
         raise UserError("prompts and their ids are lists of text: put a single one into a list")
     if len(prompt_ids) != len(prompts):
@@ -131,7 +132,7 @@ def _check_prompts(prompt_ids: Sequence[str], prompts: Sequence[str]) -> None:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether there are halves of surrogate pairs in it, which no tokenizer takes."""
+    """Return whether the text has halves of surrogate pairs, which no tokenizer accepts."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -142,7 +143,7 @@ def _is_broken(text: str) -> bool:
 def _encode(
     tokenizer: "PreTrainedTokenizerBase", prompt: str, frame: tuple[str, str] | None, keep: Keep
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The token ids of one prompt, int32, and which of them are kept, bool; frame: what a chat puts around it."""
+    """Return one prompt's token ids, int32, and which are kept, bool. `frame`: what a chat puts around the prompt."""
     if frame is None:
         tokens = np.array(tokenizer(prompt)["input_ids"], dtype=np.int32)
         return tokens, np.ones(len(tokens), dtype=bool)

@@ -1,4 +1,4 @@
-"""A model directory as libraries get to see it: its locked files alone, and no setting that leads to anything else."""
+"""Show libraries only a model directory's locked files, without settings that lead to anything else."""
 
 import json
 import re
@@ -28,14 +28,14 @@ _LARGEST_OTHERS = 512 * 1024**2  # bytes of a tokenizer; large ones have some 30
 
 @contextmanager
 def viewed(directory: Path, *, with_weights: bool = True) -> Iterator[Path]:
-    """A temporary directory with links to the files of a model directory that are locked; offline meanwhile.
+    """Yield a temporary directory with links to the locked files of a model directory, and stay offline meanwhile.
 
-    What libraries load from there is what `hash_files` hashes: other files (code, pickles, adapters, folders) are not
-    there to be found. Settings are copied without those that lead elsewhere, and each is read once, so that what is
-    checked is what is loaded. Links in the directory itself are followed, as snapshots of the hub's cache need it.
+    Libraries load from there exactly what `hash_files` hashes; other files (code, pickles, adapters, folders) are not
+    there. JSON files are copied without settings that lead elsewhere, and read only once, so what is checked is what is
+    loaded. Links in the model directory itself are followed, since snapshots in the hub's cache consist of links.
 
-    Raises: UserError when a file is not a regular one, is too large, or is no JSON where it should be, and when an
-    index of weights names anything but a .safetensors file of the directory.
+    Raises: UserError when a file is not a regular one, is too large, or is not JSON where it should be, and when an
+        index of weights names anything but a .safetensors file of the directory.
     """
     files = model_files(directory)
     weights = {file.name for file in files if file.suffix == ".safetensors"}
@@ -55,9 +55,9 @@ def viewed(directory: Path, *, with_weights: bool = True) -> Iterator[Path]:
 
 
 def read_settings(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The keys of a JSON file, each of its objects replaced by what `hook` makes of it.
+    """Return the keys of a JSON file, each of its objects replaced by what `hook` makes of it.
 
-    Raises: UserError when it has no keys, or is too large.
+    Raises: UserError when the file has no keys, or is too large.
     """
     _check_size(path, _LARGEST_SETTINGS)
     with _said_of(path):

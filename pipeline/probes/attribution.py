@@ -1,4 +1,4 @@
-"""What each token and each feature contributes to the logit of a linear classifier on pooled features."""
+"""Compute what each token and each feature contributes to the logit of a linear classifier on pooled features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ from pipeline.probes.choices import choices_of
 
 @dataclass(frozen=True)
 class Linear:
-    """logit = weight . pooled features + bias, in float64.
-
-    pooling: of one prompt's token features x_TF (tokens, width), of the tokens that count;
-    weight: (width), on features as they are.
-    """
+    """A linear classifier: logit = weight . pooled features + bias, in float64."""
 
     pooling: str
+    """`mean`, `max` or `last`: how the features x_TF (tokens, width) of a prompt's counted tokens become one vector."""
     weight: np.ndarray
+    """(width), for features that are not scaled."""
     bias: float
+    """The logit where all pooled features are 0."""
 
     @classmethod
     def load(cls, folder: Path, width: int) -> "Linear":
-        """Read an arm's classifier, whose features are only scaled, from its folder in models/probes.
+        """Read the classifier of an arm that only scales its features, from the arm's folder in models/probes.
 
         Raises: UserError when files are missing or damaged, or are not of such a classifier on `width` features.
         """
@@ -55,17 +54,19 @@ class Linear:
         return cls(pooling, weight, float(stored["intercept"][0] - weight @ stored["offset"]))
 
     def pooled(self, x_TF: np.ndarray) -> np.ndarray:
-        """Of one prompt, float64 (width)."""
+        """Pool the features of one prompt, float64 (width)."""
         return POOLINGS[self.pooling](np.asarray(x_TF, dtype=np.float64), np.array([0]))[0]
 
     def logit(self, x_TF: np.ndarray) -> float:
+        """Return the logit of one prompt."""
         return float(self.pooled(x_TF) @ self.weight + self.bias)
 
     def contributions(self, x_TF: np.ndarray) -> np.ndarray:
-        """Float64 (tokens, width): with the bias they sum to the logit, exactly up to rounding.
+        """Split the logit of one prompt into what each token and feature contributes, float64 (tokens, width).
 
-        Of a mean every token has its T-th part; of a maximum the first token that reaches it has all; of the last
-        token's features the last token has all.
+        With the bias the contributions sum to the logit, up to rounding. Mean pooling credits each of T tokens with 1/T
+        of its feature. Max pooling credits only the first token that reaches the maximum. Pooling `last` credits only
+        the last token.
         """
         x_TF = np.asarray(x_TF, dtype=np.float64)
         tokens, width = x_TF.shape
@@ -80,24 +81,27 @@ class Linear:
         return parts
 
     def by_token(self, x_TF: np.ndarray) -> np.ndarray:
-        """The contributions of each token, (tokens)."""
+        """Return what each token contributes, summed over features, (tokens)."""
         return np.asarray(self.contributions(x_TF).sum(axis=1))
 
     def by_feature(self, x_TF: np.ndarray) -> np.ndarray:
-        """The contributions of each feature, (width)."""
+        """Return what each feature contributes, summed over tokens, (width)."""
         return self.pooled(x_TF) * self.weight
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A linear classifier with what makes its features, (tokens, width), of activations x_TD (tokens, d)."""
+    """A linear classifier together with the function that computes its features."""
 
     linear: Linear
+    """The classifier on pooled features."""
     features: Callable[[Tensor], Tensor]
+    """Turns activations x_TD (tokens, d) into features (tokens, width)."""
 
     def logit(self, x_TD: Tensor) -> float:
+        """Return the logit of a prompt with these activations."""
         return self.linear.logit(self.features(x_TD).numpy())
 
     def by_token(self, x_TD: Tensor) -> np.ndarray:
-        """What each token contributes to the logit, (tokens)."""
+        """Return what each token contributes to the logit, (tokens)."""
         return self.linear.by_token(self.features(x_TD).numpy())

@@ -1,9 +1,10 @@
-"""Logistic regressions with an L2 penalty, of all folds and all strengths of regularisation at once.
+"""Fit logistic regressions with an L2 penalty, for all folds and all strengths of regularisation at once.
 
-Minimised is, for each of the F folds and each C, as in scikit-learn's LogisticRegression,
-    sum over its rows of log(1 + exp(-s (w . x + b))) + |w|^2 / (2 C),   s = 1 or -1, the label,
-by L-BFGS (Nocedal & Wright 2006, "Numerical Optimization", algorithms 7.4 and 7.5), where one matrix product serves
-every problem, and the line searches work on the logits and need no further one.
+For each of the F folds and each C, this minimises, as scikit-learn's LogisticRegression does,
+    sum over the fold's rows of log(1 + exp(-s (w . x + b))) + |w|^2 / (2 C),   where s = 1 or -1 is the label.
+
+The solver is L-BFGS (Nocedal & Wright 2006, "Numerical Optimization", algorithms 7.4 and 7.5). One matrix product
+serves all problems. The line searches work on the logits, so they need no further products.
 """
 
 import sys
@@ -32,13 +33,14 @@ Step = tuple[Tensor, ...]
 
 
 class Features:
-    """Features of n prompts, and products of many vectors with them.
+    """The features of n prompts, and their products with many vectors at once.
 
-    A numpy array (n, width), or (folds, n, width) where each fold has its own, or a scipy.sparse.csr_array (n, width).
+    They are a numpy array (n, width), or (folds, n, width) where each fold has its own, or a scipy.sparse.csr_array
+    (n, width).
     """
 
     def __init__(self, matrix: Any, folds: int) -> None:
-        """A sparse matrix that is not so sparse becomes a dense one where there are several folds."""
+        """Take the features. Where there are several folds, a sparse matrix with many entries is made dense."""
         if matrix.dtype != np.float32:
             matrix = matrix.astype(np.float64)
         if sparse.issparse(matrix) and folds > 1 and matrix.nnz > DENSE_FROM * np.prod(matrix.shape):
@@ -49,16 +51,16 @@ class Features:
         self.dtype = torch.float32 if matrix.dtype == np.float32 else torch.float64
 
     def is_narrow(self) -> bool:
-        """Whether factors of a bound on the Hessian cost less than the iterations that they save."""
+        """Return whether factors of a bound on the Hessian cost less time than they save in iterations."""
         few = max(NARROW, min(self.matrix.shape[-2] // 2, LESS_NARROW))
         return torch.is_tensor(self.matrix) and self.width <= few
 
     def logits(self, w: Tensor) -> Tensor:
-        """Of coefficients (folds, C, width): (folds, C, n)."""
+        """Return logits (folds, C, n), without intercepts, for coefficients w (folds, C, width)."""
         return _product(w, self.transposed, self.matrix)
 
     def sums(self, r: Tensor) -> Tensor:
-        """Of all rows, weighted by r (folds, C, n): (folds, C, width)."""
+        """Return sums over all rows, weighted by r (folds, C, n): (folds, C, width)."""
         return _product(r, self.matrix, self.transposed)
 
 
@@ -78,15 +80,17 @@ def logistic(
     c_grid: Sequence[float],
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on scaled features (x - offset) / scale.
+    """Fit classifiers on the scaled features (x - offset) / scale.
 
     Args:
-        labels: bool (n); rows: bool (F, n), those that a fold is fitted on.
-        offset, scale: of each fold, (F, width).
-        c_grid: C of them, inverse strengths of regularisation.
-        tolerance: largest absolute entry of the gradient, divided by the number of rows, at the end.
+        labels: bool (n).
+        rows: bool (F, n), the rows that each fold is fitted on.
+        offset, scale: (F, width), of each fold.
+        c_grid: the values of C, inverse strengths of regularisation.
+        tolerance: a fit ends when no entry of its gradient, divided by its number of rows, exceeds this.
 
-    Returns: coefficients (F, C, width) of the scaled features and intercepts (F, C), float64.
+    Returns: coefficients (F, C, width) for the scaled features and intercepts (F, C), float64.
+    Raises: UserError when a result is not finite.
     """
     dtype = features.dtype
     used = torch.as_tensor(rows, dtype=dtype)[:, None]
@@ -143,9 +147,9 @@ def logistic(
 def _line_search(
     z: Tensor, dz: Tensor, used: Tensor, target: Tensor, slope: Tensor, bend: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Lengths (F, C) of steps from logits z in the direction dz (F, C, n), and the residuals (F, C, n) after them.
+    """Choose lengths (F, C) of steps from logits z in the direction dz (F, C, n). Also return the residuals after them.
 
-    The loss along a line is convex; a safeguarded Newton search ends where little of its first slope is left.
+    The loss along a line is convex. A safeguarded Newton search ends where little of the first slope is left.
 
     Args:
         slope, bend: (F, C), first and second derivative of the penalty at length 0.
@@ -171,10 +175,11 @@ def _line_search(
 
 
 def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penalty: Tensor) -> Tensor | None:
-    """Cholesky factors (F, C, width + 1, width + 1), float32, of a bound on the Hessian: each p (1 - p) is 1 / 4.
+    """Return Cholesky factors of a bound on the Hessian, float32 (F, C, width + 1, width + 1).
 
-    Of features that all folds share, (1, C, ...), of their mean fold.
-    Böhning & Lindsay 1988, "Monotonicity of quadratic-approximation algorithms".
+    The bound replaces each p (1 - p) by 1 / 4. For features that all folds share, the factors are those of the mean
+    fold, (1, C, ...). None: the columns are too similar for single precision. Böhning & Lindsay 1988, "Monotonicity of
+    quadratic-approximation algorithms".
     """
     if matrix.ndim == 2:
         used, centre, shrink = (each.mean(dim=0, keepdim=True) for each in (used, centre, shrink))
@@ -186,10 +191,10 @@ def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penal
 
 
 def _times_inverse_hessian(g: Tensor, steps: Sequence[Step], factors: Tensor | None) -> Tensor:
-    """L-BFGS's approximation of the inverse Hessian times g (F, C, width + 1).
+    """Multiply g (F, C, width + 1) by L-BFGS's approximation of the inverse Hessian.
 
     Args:
-        factors: Cholesky factors of a first Hessian, of each fold or one for all; None: it is a multiple of the
+        factors: Cholesky factors of the first Hessian, one per fold or one for all; None: it is a multiple of the
             identity.
     """
 
@@ -216,7 +221,7 @@ def _times_inverse_hessian(g: Tensor, steps: Sequence[Step], factors: Tensor | N
 
 
 def _inverse(values: Tensor, otherwise: float) -> Tensor:
-    """1 / values, and something else where they are not positive (rounding, or a fold that is done)."""
+    """Return 1 / values, and `otherwise` where they are not positive (by rounding, or in a fold that is done)."""
     return torch.where(values > TINY, 1 / values, otherwise)
 
 

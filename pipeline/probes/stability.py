@@ -1,4 +1,4 @@
-"""Which latents a k-sparse probe would choose again if the prompts were drawn again."""
+"""Find out which latents a k-sparse probe would choose again if the prompts were drawn again."""
 
 from typing import Any
 
@@ -10,10 +10,12 @@ from pipeline.probes.models import Matrix, Ranked
 def stability(
     matrix: Matrix, labels: np.ndarray, groups: np.ndarray, *, k: int, seed: int, resamples: int = 50
 ) -> dict[str, Any]:
-    """Choose k of the columns of the matrix (n, width) anew on resamples of whole near-duplicate groups.
+    """Choose k of the columns of the matrix (n, width) again on resamples of whole near-duplicate groups.
 
-    Returns: `jaccard`, the mean |A and B| / |A or B| of two resamples' choices; `always`, how many columns all
-        resamples choose; `chosen`, the share of the resamples that choose a column, for those in at least a tenth.
+    Returns:
+        jaccard: the mean of |A and B| / |A or B| over pairs of resamples, A and B being the columns they choose.
+        always: how many columns all resamples choose.
+        chosen: the share of resamples that choose a column, for columns chosen by at least a tenth of them.
     """
     _, member = np.unique(groups, return_inverse=True)
     rows_of = np.argsort(member, kind="stable")

@@ -1,4 +1,4 @@
-"""Token activations in few dimensions, for probes that look at tokens."""
+"""Reduce token activations to few dimensions, for probes that look at single tokens."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ SMALL = 1e-6
 
 
 def reduced_tokens(store: ActivationStore, prompt_ids: list[str]) -> Callable[[np.ndarray], Tokens]:
-    """A function that makes, of rows of `prompt_ids`, the Tokens of all these prompts.
+    """Return a function that makes, from rows of `prompt_ids`, the Tokens of all these prompts.
 
-    Tokens that count are projected on the principal components of those of the given rows, and scaled to variance 1.
+    It projects the tokens that count on the principal components of the given rows' tokens, scaled to variance 1.
     """
     place = {prompt_id: number for number, prompt_id in enumerate(prompt_ids)}
     number_of = np.array([place.get(prompt_id, -1) for prompt_id in store.prompt_ids])

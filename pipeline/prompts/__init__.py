@@ -1,1 +1,1 @@
-"""Prompt sets: reading them from anywhere, cleaning them, and dividing them without leaks."""
+"""Prompt sets: read them from files or the hub, clean them, and divide them without leaks."""

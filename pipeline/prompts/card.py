@@ -1,4 +1,4 @@
-"""What a dataset's README.md says of which files are which split, and nothing else that it says."""
+"""Read from a dataset's README.md which files are which split, and nothing else."""
 
 import re
 from pathlib import PurePosixPath
@@ -15,16 +15,16 @@ _CARD = re.compile(r"\s*---[^\S\n]*\n(.*?)\n---[^\S\n]*(\n|\Z)", re.DOTALL)
 
 
 def reduced_card(card: str, names: list[str]) -> tuple[PurePosixPath, str]:
-    """Where the data files are, and a README.md that says no more than which of these are which split.
+    """Return where the data files are, and a README.md that says only which of them are which split.
 
     Args:
         card: the text of a README.md, which may be empty.
         names: the dataset's data files, as paths with slashes.
 
-    Returns: the folder (`data_dir` of the default config), and a text that names nothing but paths and patterns
-    below it (its `data_files`), which is empty where names alone tell the splits.
+    Returns: the folder (`data_dir` of the default config), and a text that names only paths and patterns below it (its
+        `data_files`). The text is empty where the names of the files tell the splits.
 
-    Raises: ValueError for a card that is not what it should be, or asks for anything that is no such path.
+    Raises: ValueError for a card that is malformed, or that asks for anything but such paths.
     """
     config = _default(_configs(card))
     paths = _Paths(names)
@@ -49,7 +49,7 @@ def _configs(card: str) -> list[dict[Any, Any]]:
 
 
 def _default(configs: list[dict[Any, Any]]) -> dict[Any, Any]:
-    """The one that is read. Libraries look at the files of the others, too, which may be of kinds that are not here."""
+    """Return the config that is read. Libraries also look at files of other configs, which may be of unknown kinds."""
     if len(configs) < 2:
         return configs[0] if configs else {}
     found = [
@@ -63,7 +63,7 @@ def _default(configs: list[dict[Any, Any]]) -> dict[Any, Any]:
 
 
 class _Paths:
-    """Checks paths and patterns one by one, and counts what a library has to do to follow them."""
+    """Checks paths and patterns one by one, and counts how much work a library has with them."""
 
     def __init__(self, names: list[str]) -> None:
         self._names, self._longest = len(names), max(map(len, names), default=0)
@@ -84,7 +84,7 @@ class _Paths:
 
 
 def _stays_below(path: str) -> bool:
-    """Whether a path or pattern can mean nothing but files below the folder that it is joined to, on any system."""
+    """Return whether a path or pattern, joined to a folder, can only mean files below it, on any system."""
     return (
         len(path) <= _MAX_PATH_CHARS
         and not path.startswith(("/", "~"))
@@ -94,7 +94,7 @@ def _stays_below(path: str) -> bool:
 
 
 def _data_files(wanted: Any, paths: _Paths) -> list[Any]:
-    """What `data_files` of a config asks for: paths, or mappings with a split and its paths."""
+    """Return what `data_files` of a config asks for: paths, or mappings with a split and its paths."""
     files: list[Any] = []
     for each in _as_list(wanted):
         if isinstance(each, dict):

@@ -1,4 +1,4 @@
-"""Dropping prompts that teach nothing, and counting why each was dropped."""
+"""Drop prompts that teach nothing, and count why each was dropped."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -15,16 +15,16 @@ def clean(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Drop short prompts, exact duplicates and what exceeds `max_prompts`.
 
-    Of rows with the same text and the same cluster the one with the smallest id stays; where the clusters
-    disagree nobody knows the label, so all of them go. The cut to `max_prompts` keeps the proportions of
+    Of rows with the same text and the same cluster, the one with the smallest id stays. Where the clusters of the same
+    text differ, nobody knows the label, so all of its rows go. Cutting to `max_prompts` keeps the proportions of
     cluster and source.
 
     Args:
         raw: columns prompt_id, prompt, source, cluster, in any order.
-        min_chars: shortest prompt that stays, in characters; one of white space alone never does.
+        min_chars: shortest prompt that stays, in characters. A prompt of white space alone never stays.
 
-    Returns: the rows that stay, ordered by prompt_id (whatever the order of `raw`), and the counts: rows in,
-        rows dropped by reason (they and the rows that stay add up), duplicate groups with conflicting clusters.
+    Returns: the rows that stay, ordered by prompt_id, whatever the order of `raw`; and counts: rows in, rows dropped by
+        reason, rows kept (their sum is rows in), and groups of duplicates with differing clusters.
     """
     rows = sorted(raw.to_pylist(), key=lambda row: row["prompt_id"])
     dropped: Counter[str] = Counter(too_short=0, duplicate=0, conflicting_label=0, over_max_prompts=0)
@@ -59,7 +59,7 @@ def clean(
 
 
 def clean_benign(raw: pa.Table, prompts: pa.Table, min_chars: int) -> pa.Table:
-    """Harmless prompts of at least `min_chars`, one of each text and none that is among `prompts`, by prompt_id."""
+    """Return harmless prompts of at least `min_chars`, by prompt_id, each text once and none that is in `prompts`."""
     seen = set(prompts["prompt"].to_pylist())
     kept = []
     for row in sorted(raw.to_pylist(), key=lambda row: row["prompt_id"]):
@@ -70,7 +70,7 @@ def clean_benign(raw: pa.Table, prompts: pa.Table, min_chars: int) -> pa.Table:
 
 
 def _stratified_sample(rows: list[dict[str, Any]], size: int, seed: int) -> list[dict[str, Any]]:
-    """`size` of the rows with each (cluster, source) in proportion, by largest remainders."""
+    """Draw `size` of the rows, with each (cluster, source) in proportion, by largest remainders."""
     strata: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         strata[row["cluster"], row["source"]].append(row)

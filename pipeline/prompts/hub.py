@@ -1,4 +1,4 @@
-"""Prompts from a dataset of the Hugging Face hub."""
+"""Read prompts from a dataset of the Hugging Face hub."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,8 +16,8 @@ DATA_FILES = ["*.csv", "*.jsonl", "*.parquet"]
 def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str]) -> pa.Table:
     """Read one split of a dataset of .csv, .jsonl or .parquet files, with the dataset's own columns.
 
-    The files are fetched and checked first, and read from the cache as local ones are. README.md says which of them
-    are which split, and nothing else.
+    The files are fetched and checked first, and then read from the cache as local files are. README.md decides which
+    files are which split, and nothing else.
 
     Args:
         repo: `owner/name` of the dataset.
@@ -25,8 +25,8 @@ def load_hub_prompts(repo: str, commit: str, split: str, columns: Collection[str
         split: one of the dataset's splits.
         columns: those whose values are wanted, see `load_local_prompts`.
 
-    Raises: UserError as `pipeline.core.hub.fetch` does, for a split that is not there, and for files that do not
-    make a table.
+    Raises: UserError as `pipeline.core.hub.fetch` does, for a split that does not exist, and for files that do not make
+        a table.
     """
     snapshot = fetch(repo, commit, "dataset", [CARD, *DATA_FILES])
     try:

@@ -1,4 +1,4 @@
-"""Which files of a dataset of the hub are which split, by the rules of the library `datasets`."""
+"""Find out which files of a hub dataset are which split, by the rules of the library `datasets`."""
 
 import logging
 from pathlib import Path, PurePosixPath
@@ -13,10 +13,10 @@ CARD = "README.md"
 
 
 def splits_of(snapshot: Snapshot) -> dict[str, list[str]]:
-    """The files of each split, as its README.md says or as their names do.
+    """Return the files of each split, as README.md says or as their names do.
 
-    The library looks at a temporary directory that has nothing but links to the files that were checked, and at a
-    README.md that names nothing but paths below it; it reads none of the files.
+    The library looks at a temporary directory that holds only links to the checked files, and a README.md that names
+    only paths below it. It reads none of the files.
 
     Raises: ValueError when there are no data files, or README.md asks for anything but some of them.
     """
@@ -51,7 +51,7 @@ def _card(snapshot: Snapshot) -> str:
 
 
 def _data_files(view: Path, cache: Path) -> Any:
-    """What the library makes of a directory: lists of paths by split. Raise ValueError for whatever it raises."""
+    """Return lists of paths by split, as the library finds them in a directory. Raise ValueError for all it raises."""
     with offline():
         import datasets  # not at the top: it takes a second, and is of use only when the hub has answered
 

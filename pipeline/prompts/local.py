@@ -1,4 +1,4 @@
-"""Prompts from a file: .csv, .jsonl or .parquet, read whole, with the row of whatever is wrong."""
+"""Read prompts from a .csv, .jsonl or .parquet file, and name the row of whatever is wrong."""
 
 import csv
 import io
@@ -25,13 +25,13 @@ _OTHER_KINDS = {
 
 
 def load_local_prompts(path: Path, columns: Collection[str], key: str = "data.path") -> pa.Table:
-    """Read some of the `columns` of a prompt file; the file's ending tells its format.
+    """Read some of the `columns` of a prompt file. The file's ending tells its format.
 
-    Columns of a .csv are strings, those of a .jsonl hold what JSON holds. The file's other columns are in the table
-    as well, so that it can be told that they are there, but are not read: they hold nulls.
+    Columns of a .csv are strings; those of a .jsonl hold what JSON holds. The table also has the file's other columns,
+    so that these can be reported, but they are not read and hold nulls.
 
-    Raises: UserError when the file is missing, empty, not UTF-8, not what its ending says, or too large for memory;
-        `key` of params.yaml is what names the file.
+    Raises: UserError when the file is missing, empty, not UTF-8, not what its ending says, or too large for memory. The
+        message names `key`, the key of params.yaml that names the file.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -117,7 +117,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _encodable(name: str) -> str:
-    """A name that may hold half a surrogate pair, as one that Arrow takes."""
+    """Return a name, which may hold half a surrogate pair, in a form that Arrow accepts."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

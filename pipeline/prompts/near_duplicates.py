@@ -1,4 +1,4 @@
-"""Groups of prompts that say almost the same, so that no group is ever divided between train and test."""
+"""Group prompts that say almost the same, so that no group is ever divided between train and test."""
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -13,14 +13,15 @@ PAIRS_AT_ONCE = 200_000
 
 
 def near_duplicate_groups(prompts: list[str], threshold: float, shingle_chars: int) -> np.ndarray:
-    """Number the groups of near-duplicates: int64 of shape (N,), the same number for the same group.
+    """Return the group of each prompt, int64 (N). Near-duplicates have the same number.
 
-    Two prompts are near-duplicates when the Jaccard similarity of their sets of character shingles (case and
-    runs of white space ignored) is at least `threshold`; groups are the connected components of that relation.
-    Candidates come from MinHash LSH with a fixed seed (Broder 1997; Leskovec, Rajaraman & Ullman, "Mining of
-    Massive Datasets", section 3.4): prompts with the same signature in a band share a bucket. Each candidate is
-    then checked exactly, unless its prompts are in one group already. Where many prompts of different groups share
-    a bucket, time grows with the square of their number; memory does not.
+    Two prompts are near-duplicates when the Jaccard similarity of their sets of character shingles is at least
+    `threshold`; case and runs of white space are ignored. Groups are the connected components of that relation.
+
+    Candidates come from MinHash LSH with a fixed seed (Broder 1997; Leskovec, Rajaraman & Ullman, "Mining of Massive
+    Datasets", section 3.4): prompts with the same signature in a band share a bucket. Each candidate pair is then
+    checked exactly, unless its prompts are in one group already. Where many prompts of different groups share a bucket,
+    time grows with the square of their number; memory does not.
     """
     sets = ShingleSets(prompts, shingle_chars, PERMUTATIONS)
     bands, rows = _bands_and_rows(threshold)
@@ -46,7 +47,8 @@ def _next_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Pair some of the `waiting` prompts with all waiting ones of their bucket that are not in their group.
 
-    Returns: the two sides of the pairs, who still waits, and how many pairs that settles, those within groups too.
+    Returns: the two sides of the pairs, who still waits, and how many pairs this settles, including those within
+    groups.
     """
     prompts = len(groups)
     key = bucket[waiting] * prompts + groups[waiting]
@@ -65,14 +67,14 @@ def _next_pairs(
 
 
 def _join(groups: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`groups` after the groups of each pair became one, numbered by their first prompts."""
+    """Return `groups` after merging the groups of each pair, numbered by their first prompts."""
     count = groups.max() + 1
     graph = coo_array((np.ones(len(left), dtype=np.int8), (groups[left], groups[right])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)[groups]
 
 
 def _bands_and_rows(threshold: float) -> tuple[int, int]:
-    """The most selective banding whose recall at the threshold, 1 - (1 - t^rows)^bands, is still RECALL."""
+    """Return the most selective banding whose recall at the threshold, 1 - (1 - t^rows)^bands, is at least RECALL."""
     rows = 1
     while 1 - (1 - threshold ** (rows + 1)) ** (PERMUTATIONS // (rows + 1)) >= RECALL:
         rows += 1

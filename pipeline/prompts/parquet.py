@@ -1,4 +1,4 @@
-"""Prompts from a parquet file, which may be a thousandth, or a millionth, of what it unpacks to."""
+"""Read prompts from a parquet file, which may unpack to a thousand or a million times its size."""
 
 import os
 from collections.abc import Collection
@@ -16,18 +16,19 @@ MAX_BYTES = 4 << 30  # of text in the columns that are read
 
 
 def read_parquet(path: Path, columns: Collection[str]) -> pa.Table:
-    """Read those of the `columns` that hold text or numbers, texts as dictionaries of the different ones.
+    """Read those of the `columns` that hold text or numbers. Texts become dictionaries of the different ones.
 
-    Other columns, and names that stand twice, hold nulls: what a list of texts unpacks to cannot be told before.
+    Other columns, and names that occur twice, hold nulls, since nobody can tell beforehand what a list of texts unpacks
+    to.
 
-    Raises: UserError for what is not a whole parquet file, or unpacks to more than MAX_ROWS or MAX_BYTES.
+    Raises: UserError for a file that is not a whole parquet file, or unpacks to more than MAX_ROWS or MAX_BYTES.
     """
     _try_elsewhere(path, columns)
     return _read(path, columns)
 
 
 def _try_elsewhere(path: Path, columns: Collection[str]) -> None:
-    """Read it in a process of its own first: Arrow's C++ ends the process at some damaged files. Needs forks."""
+    """Read the file in a forked process first, since Arrow's C++ ends the process at some damaged files."""
     if not hasattr(os, "fork"):
         return
     child = os.fork()
@@ -71,7 +72,7 @@ def _read(path: Path, columns: Collection[str]) -> pa.Table:
 
 
 def _unpacked_bytes(file: pq.ParquetFile, columns: list[str]) -> int:
-    """What the file says that its columns are uncompressed, where a text that stands in many rows counts once."""
+    """Return how large the file says its columns are uncompressed. A text that occurs in many rows counts once."""
     paths = [file.schema.column(place).path for place in range(len(file.schema))]
     places = [place for place, path in enumerate(paths) if path in columns or path.split(".")[0] in columns]
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]

@@ -1,4 +1,4 @@
-"""From a source's own table to the one that every later stage reads: prompt_id, prompt, source, cluster."""
+"""Turn a source's own table into the one that every later stage reads: prompt_id, prompt, source, cluster."""
 
 import hashlib
 import unicodedata
@@ -28,7 +28,7 @@ def to_raw_table(
 
     Args:
         table: the source's rows, with its own column names and types.
-        columns: for each of `prompt`, `source`, `cluster` the source's column.
+        columns: the source's column for each of `prompt`, `source` and `cluster`.
         clusters: how many clusters there are; a cluster is an integer in 0..clusters-1.
         max_prompt_chars: a longer prompt is an error.
         extra_columns: what to do with columns that `columns` does not name.
@@ -49,9 +49,9 @@ def to_raw_table(
 
 
 def prompt_ids(prompts: list[str], sources: list[str], clusters: list[int]) -> list[str]:
-    """Ids that depend on the rows' content alone, so that reordering the rows changes none of them.
+    """Return ids that depend on the rows' content alone, so that reordering the rows changes none of them.
 
-    An id is a hash of the text; further rows of the same text, ordered by cluster and source, get -1, -2, ...
+    An id is a hash of the text. Further rows with the same text, ordered by cluster and source, get -1, -2, ...
     appended.
     """
     order = sorted(range(len(prompts)), key=lambda row: (clusters[row], sources[row]))
@@ -65,7 +65,7 @@ def prompt_ids(prompts: list[str], sources: list[str], clusters: list[int]) -> l
 
 
 def _values(column: pa.ChunkedArray, what: str, name: str, origin: str) -> list[Any]:
-    """The column's values as Python's; times, lists and the like are refused, some of which Python cannot hold."""
+    """Return a column's values as Python objects. Refuse times, lists and the like: Python cannot hold all of them."""
     if not may_hold(what, column.type):
         wanted = "integers" if what == "cluster" else "text"
         raise UserError(
@@ -80,7 +80,10 @@ def _values(column: pa.ChunkedArray, what: str, name: str, origin: str) -> list[
 
 
 def may_hold(what: str, kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type can be a `prompt`, `source` or `cluster`; null can, to name the row."""
+    """Return whether values of an Arrow type can be a `prompt`, `source` or `cluster`.
+
+    Null can, so that the row of a missing value can be named.
+    """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     types = pa.types

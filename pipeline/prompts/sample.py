@@ -1,10 +1,10 @@
 """An invented red-team prompt set, so that the whole pipeline runs with no network.
 
-It has the columns and the faults of the real collection: unbalanced clusters, rows ordered by cluster, exact
-and near-duplicates, duplicates with conflicting clusters, labels that are sometimes wrong, scraps of a few
-characters, and hostile markup. Prompts are put together from the patterns of `sample_words.py`. A prompt is
-"Toxicity & Hate Speech" by a combination of who is meant and with what attitude: peoples, insults and contempt
-come up in the other clusters too, so that no single word, source or length gives the cluster away.
+It has the columns and the faults of the real collection: unbalanced clusters, rows ordered by cluster, exact and
+near-duplicates, duplicates with conflicting clusters, labels that are sometimes wrong, scraps of a few characters,
+and hostile markup. Prompts are put together from the patterns of `sample_words.py`. What makes a prompt "Toxicity &
+Hate Speech" is the combination of who is meant and with what attitude. Peoples, insults and contempt also occur in the
+other clusters, so that no single word, source or length gives the cluster away.
 """
 
 import random
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 def sample_prompts(rows: int, seed: int) -> pa.Table:
     """Make `rows` prompts: columns `prompt` and `source` (strings) and `cluster` (int64), ordered by cluster.
 
-    The same arguments give the same table on every platform; another seed gives almost wholly other prompts.
+    The same arguments give the same table on every platform. Another seed gives almost completely different prompts.
     """
     rng = random.Random(seed)
     sizes = _cluster_sizes(rows)
@@ -73,7 +73,7 @@ def sample_prompts(rows: int, seed: int) -> pa.Table:
 
 
 def _cluster_sizes(rows: int) -> list[int]:
-    """Share out `rows` over the clusters; the largest one takes what rounding leaves."""
+    """Divide `rows` among the clusters. The largest one takes what rounding leaves."""
     total = sum(CLUSTER_WEIGHTS)
     sizes = [round(rows * max(weight / total, SMALLEST_CLUSTER)) for weight in CLUSTER_WEIGHTS]
     sizes[RIVAL] += rows - sum(sizes)
@@ -81,7 +81,7 @@ def _cluster_sizes(rows: int) -> list[int]:
 
 
 def _cluster(rng: random.Random, cluster: int, size: int, seen: set[str]) -> list[Row]:
-    """Make the prompts of one cluster in random order; `seen` keeps accidental copies out."""
+    """Make the prompts of one cluster in random order. `seen` prevents accidental copies."""
     made: list[Row] = []
     templated: list[Row] = []
     copies: list[Row] = []
@@ -106,14 +106,14 @@ def _cluster(rng: random.Random, cluster: int, size: int, seen: set[str]) -> lis
 
 
 def _content_of(rng: random.Random, cluster: int) -> int:
-    """The cluster a prompt's content is drawn from: now and then not the one on its label."""
+    """Return the cluster from which a prompt's content is drawn: sometimes not the one on its label."""
     if cluster in (TARGET, RIVAL) and rng.random() < WRONG_LABELS:
         return TARGET + RIVAL - cluster
     return cluster
 
 
 def _fresh(rng: random.Random, cluster: int) -> Row:
-    """A new prompt: a core request of the cluster, worded the way a source words things."""
+    """Make a new prompt: a core request of the cluster, worded the way a source words things."""
     form, core = _core(rng, cluster)
     source = _pick_weighted(rng, list(STYLES), [style.share for style in STYLES.values()])
     style = STYLES[source]
@@ -131,7 +131,7 @@ def _fresh(rng: random.Random, cluster: int) -> Row:
 
 
 def _core(rng: random.Random, cluster: int) -> tuple[str, tuple[Piece, ...]]:
-    """What a prompt of the cluster wants, and its grammatical form."""
+    """Return what a prompt of the cluster wants, and its grammatical form."""
     themes = [theme for theme in THEMES if theme.cluster == cluster]
     theme = _pick_weighted(rng, themes, [theme.share for theme in themes])
     form, pattern = theme.form, _pick(rng, theme.patterns)
@@ -143,7 +143,7 @@ def _core(rng: random.Random, cluster: int) -> tuple[str, tuple[Piece, ...]]:
 
 
 def _near_duplicate(rng: random.Random, row: Row) -> Row:
-    """The same prompt with one filled-in word or phrase exchanged for another of its slot."""
+    """Return the same prompt with one filled-in word or phrase exchanged for another of its slot."""
     spots = [i for i, piece in enumerate(row.pieces) if piece.slot and piece.text]
     if not spots:
         return row
@@ -168,7 +168,7 @@ def _expand(rng: random.Random, pattern: str) -> tuple[Piece, ...]:
 
 
 def _fill(rng: random.Random, slot: str, before: list[Piece]) -> tuple[Piece, ...]:
-    """One entry of a slot that is not in `before` already, if it can be helped."""
+    """Return one entry of a slot, if possible one that is not in `before` already."""
     for _ in range(5):
         entry = _pick(rng, SLOTS[slot])
         filling = _expand(rng, entry) if "{" in entry else (Piece(slot, entry),)

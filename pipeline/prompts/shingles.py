@@ -1,4 +1,4 @@
-"""Prompts as sets of character shingles, whose Jaccard similarity is compared for many pairs at a time."""
+"""Represent prompts as sets of character shingles, and compare the Jaccard similarity of many pairs at a time."""
 
 from functools import cache
 
@@ -44,11 +44,11 @@ class ShingleSets:
         self._bitmaps = np.packbits(parities, axis=1).view(np.uint64)
 
     def similar(self, left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
-        """Which pairs have a Jaccard similarity of at least `threshold`: indices into `left` and `right`.
+        """Return which pairs, of indices `left` and `right`, have a Jaccard similarity of at least `threshold`.
 
-        Two sets differ in at least as many shingles as their bitmaps in bits, where every shingle flips one bit
-        ("Bitmap-Xor" of Sandes, Teodoro & Melo 2020, "Bitmap filter", arXiv:1711.07295). That rules most pairs out;
-        the sets of the others are compared themselves.
+        Two sets differ in at least as many shingles as their bitmaps do in bits, where every shingle flips one bit
+        ("Bitmap-Xor" of Sandes, Teodoro & Melo 2020, "Bitmap filter", arXiv:1711.07295). That rules out most pairs; the
+        sets of the others are compared themselves.
         """
         total = self._sizes[left] + self._sizes[right]
         differing = np.bitwise_count(self._bitmaps[left] ^ self._bitmaps[right]).sum(axis=1)
@@ -61,11 +61,11 @@ class ShingleSets:
 
 
 def _jaccard(common: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Of pairs of sets with `common` elements in both and `total` in the one plus the other."""
+    """Return the similarity of pairs with `common` elements in both sets and `total` in one plus the other."""
     return common / (total - common)
 
 
 def _shingles(prompt: str, size: int) -> list[str]:
-    """The distinct ones, in the order of the prompt."""
+    """Return the distinct shingles, in the order of the prompt."""
     text = " ".join(prompt.lower().split())
     return list(dict.fromkeys(text[start : start + size] for start in range(max(len(text) - size + 1, 1))))

@@ -1,4 +1,4 @@
-"""Dividing prompts into train and test by near-duplicate group, with clusters and sources in proportion."""
+"""Divide prompts into train and test by near-duplicate group, with clusters and sources in proportion."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -18,13 +18,15 @@ def split_prompts(
 
     Args:
         prompts: columns prompt_id, prompt, source, cluster.
-        test_fraction: share of the prompts of every (cluster, source) that goes to test, as near as whole
-            groups allow.
+        test_fraction: share of the prompts of every (cluster, source) that goes to test, as nearly as whole groups
+        allow.
         near_duplicate, shingle_chars: see `near_duplicate_groups`.
 
-    Returns: a table `prompt_id, group, split` in the order of `prompts`, where a group is called by the smallest id in
-        it and split, that of the first seed, is `train` or `test`; a column `split_SEED` for each further seed;
-        and counts for the metrics, of the first seed.
+    Returns: a table in the order of `prompts`, and counts for the metrics, of the first seed. The table's columns are
+        prompt_id: as in `prompts`.
+        group: the smallest id of the prompts in the near-duplicate group.
+        split: `train` or `test`, for the first seed.
+        split_SEED: the same for each further seed.
     """
     rows = prompts.to_pylist()
     numbers = near_duplicate_groups([row["prompt"] for row in rows], near_duplicate, shingle_chars)
@@ -57,7 +59,7 @@ def split_prompts(
 
 
 def _leak(groups: list[str], test_prompts: int, seed: int) -> dict[str, float]:
-    """Test prompts with a near-duplicate in train if the split ignored groups, mean of 20 such splits."""
+    """Return how many test prompts would have a near-duplicate in train without groups: mean of 20 such splits."""
     _, member = np.unique(groups, return_inverse=True)
     rng = np.random.default_rng(seed)
     leaked = []
@@ -71,10 +73,10 @@ def _leak(groups: list[str], test_prompts: int, seed: int) -> dict[str, float]:
 
 
 def _draw_test_groups(groups: dict[str, list[dict[str, Any]]], test_fraction: float, seed: int) -> set[str]:
-    """Fill each stratum's quota with randomly drawn groups; a group belongs to its commonest stratum.
+    """Fill each stratum's quota with randomly drawn groups. A group belongs to its most frequent stratum.
 
-    What a stratum leaves of its quota, or takes beyond it, passes to the next of the same cluster, so that many
-    small sources together have their share.
+    What a stratum leaves of its quota, or takes beyond it, passes to the next of the same cluster, so that many small
+    sources together get their share.
     """
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name in sorted(groups, key=lambda name: draw_key(seed, "split", name)):

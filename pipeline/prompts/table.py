@@ -1,4 +1,4 @@
-"""The one table of all prompts: texts, clusters and sources joined with their groups and sides."""
+"""The one table of all prompts: texts, clusters and sources, joined with their groups and sides."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,23 +15,23 @@ SOURCES = 30  # that are looked at one by one, where there may be thousands
 
 @dataclass(frozen=True)
 class Prompts:
-    """All prompts (N), by id. Arms make features of all of them; tasks say which of them to learn from.
-
-    sources, clusters, groups (N): near-duplicate group; sides (N): train, test or benign; seed: of the split, and of
-    every draw from it.
-    """
+    """All N prompts, by id. Arms compute features of all of them; tasks say which ones to learn from."""
 
     ids: list[str]
     texts: list[str]
     sources: np.ndarray
     clusters: np.ndarray
     groups: np.ndarray
+    """(N), near-duplicate group of each prompt."""
     sides: np.ndarray
+    """(N), `train`, `test` or `benign`."""
     target: int
+    """The cluster to detect."""
     seed: int
+    """Of the split, and of every draw from it."""
 
     def some(self, rows: np.ndarray) -> "Prompts":
-        """Those of these rows, int (n), in this order."""
+        """Return those of these rows, int (n), in this order."""
         arrays = {name: getattr(self, name)[rows] for name in ("sources", "clusters", "groups", "sides")}
         ids, texts = ([each[row] for row in rows] for each in (self.ids, self.texts))
         return replace(self, ids=ids, texts=texts, **arrays)
@@ -43,26 +43,27 @@ class Prompts:
 
     @property
     def train(self) -> np.ndarray:
-        """Bool (N)."""
+        """bool (N), which prompts are of train."""
         return np.asarray(self.sides == "train")
 
     @property
     def test(self) -> np.ndarray:
-        """Bool (N)."""
+        """bool (N), which prompts are of test."""
         return np.asarray(self.sides == "test")
 
     @property
     def labels(self) -> np.ndarray:
-        """Whether a prompt is of the target cluster, bool (N)."""
+        """bool (N), which prompts are of the target cluster."""
         return np.asarray(self.clusters == self.target)
 
 
 def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, target: int, seed: int) -> Prompts:
-    """All prompts of train and test of the split that `seed` made, and the harmless ones.
+    """Join all prompts of train and test, as `seed` split them, with the harmless ones.
 
     Args:
-        prompts: columns prompt_id, prompt, source, cluster; splits: prompt_id, group, split, or split_SEED;
-            benign: prompt_id, prompt, source.
+        prompts: columns prompt_id, prompt, source, cluster.
+        splits: columns prompt_id, group, split, and split_SEED for further seeds.
+        benign: columns prompt_id, prompt, source.
 
     Raises: UserError when a group, or a text, is on both sides.
     """
@@ -93,16 +94,16 @@ def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, targe
 
 
 def largest_sources(prompts: Prompts) -> list[str]:
-    """The sources with most train prompts, at most SOURCES of them, by name."""
+    """Return the sources with most train prompts, at most SOURCES of them, by name."""
     names, counts = np.unique(prompts.sources[prompts.train], return_counts=True)
     return sorted(names[np.argsort(-counts, kind="stable")[:SOURCES]].tolist())
 
 
 def training_of_sae(prompts: Prompts, train_on: str, held_out_fraction: float) -> tuple[set[str], set[str]]:
-    """The ids of the train prompts that an SAE is trained on, and of those held back from it; of test there are none.
+    """Return ids of the train prompts that an SAE is trained on, and of those held back from it. None are of test.
 
     Args:
-        train_on: `all` train prompts, those of the `target`, or of `non_target`.
+        train_on: `all` train prompts, those of the `target`, or those of `non_target`.
         held_out_fraction: share of their near-duplicate groups that is held back.
     """
     wanted = {"all": np.ones(len(prompts.ids), dtype=bool), "target": prompts.labels, "non_target": ~prompts.labels}

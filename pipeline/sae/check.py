@@ -1,4 +1,4 @@
-"""What makes a usable SAE: checked when one is made or loaded, so that nothing is silently wrong later."""
+"""Check that an SAE is usable when it is made or loaded, so that nothing is silently wrong later."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +19,12 @@ CHUNK = 4096  # tokens looked at at once
 
 
 def shown(value: Any) -> str:
-    """A value from outside for a message: escaped, and not long."""
+    """Return a value from outside as a message may show it: escaped, and not long."""
     return f"{value!r:.100}"
 
 
 def is_whole(value: Any, least: int, most: float) -> bool:
-    """Whether it is an int, and no bool, within the bounds."""
+    """Return whether it is an int, not a bool, within the bounds."""
     return type(value) is int and least <= value <= most
 
 
@@ -34,7 +34,7 @@ def check_architecture(architecture: Any) -> None:
 
 
 def checked_tensors(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float32. Raise UserError unless they are those of the architecture, fit each other and are finite.
+    """Return the tensors in float32. Raise UserError unless they fit the architecture and each other, and are finite.
 
     A threshold may be infinite: that latent never fires.
     """
@@ -66,7 +66,7 @@ def checked_tensors(architecture: str, tensors: Mapping[str, Tensor]) -> dict[st
 
 
 def check_k(architecture: str, k: Any, latents: int) -> None:
-    """Raise UserError unless k goes with the architecture: topk alone has one."""
+    """Raise UserError unless k fits the architecture: only topk has a k."""
     if architecture == "topk" and not is_whole(k, 1, latents):
         raise UserError(
             f"k of a topk SAE is {shown(k)}, where a whole number from 1 to its {latents} latents is expected"
@@ -76,7 +76,7 @@ def check_k(architecture: str, k: Any, latents: int) -> None:
 
 
 def check_config(config: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Raise UserError when cfg.json of SAELens is none, does not go with the weights, or asks what Sae cannot do."""
+    """Raise UserError unless this is SAELens's cfg.json, fits the weights, and asks for nothing that Sae cannot do."""
     if not isinstance(config, dict):
         raise UserError(f"cfg.json holds a {type(config).__name__}, where an object is expected")
     check_architecture(config.get("architecture"))
@@ -100,9 +100,9 @@ def check_config(config: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_activations(x: Any, width: int | None, device: torch.device | None, what: str) -> None:
-    """Raise UserError unless it is a float tensor (..., width) on the device. What it holds is not looked at.
+    """Raise UserError unless it is a float tensor (..., width) on the device. Its values are not looked at.
 
-    None: any width, any device.
+    None stands for any width, or any device.
     """
     if not isinstance(x, Tensor):
         raise UserError(f"{what} is of {type(x).__name__}: give a torch.Tensor, such as torch.from_numpy makes")
@@ -133,7 +133,7 @@ def all_finite(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Raise UserError when this machine does not have the device."""
+    """Return the device. Raise UserError when this machine does not have it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:

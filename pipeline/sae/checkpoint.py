@@ -1,4 +1,4 @@
-"""The state of a training run on disk, so that one that was killed goes on and ends with the same bytes."""
+"""Save the state of a training run, so that a run that was killed goes on and ends with the same bytes."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Checkpoint:
-    """A safetensors file with weights, Adam's moments, dead-latent counters and the curve; None: there is none.
+    """A safetensors file with weights, Adam's moments, dead-latent counters and the curve. None: nothing is saved.
 
-    It is written to a temporary file, synced and renamed, so the last good one is there whatever happens.
+    The file is written under a temporary name, synced and renamed, so the last good one is there whatever happens.
     """
 
     def __init__(self, path: Path | None, settings: list[Any], seconds: float) -> None:
-        """settings: all that determines the run; a file with others, or of other code, is never used."""
+        """`settings`: everything that determines the run. A file of other settings or other code is never used."""
         self._path = path
         self._seconds = seconds
         code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
@@ -54,9 +54,9 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self, run: Run) -> None:
-        """Put the saved state into `run`, if there is one of these settings.
+        """Put the saved state into `run`, if there is one of the same settings.
 
-        Raises: UserError when the file is no checkpoint, which would be overwritten.
+        Raises: UserError when the file is not a checkpoint, since saving would overwrite it.
         """
         if self._path is None or not self._path.exists():
             return

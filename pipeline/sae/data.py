@@ -1,4 +1,4 @@
-"""Activations to train on: in memory where they fit, else read block by block, shuffled either way."""
+"""Activations to train on: in memory where they fit, else read block by block; shuffled either way."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,19 +12,27 @@ CHUNK = 4096  # tokens looked at at once
 
 
 class Activations:
-    """Activations (N, d) in blocks, centred on their mean and scaled to a mean norm of sqrt(d) as they are handed out.
+    """Activations (N, d) in blocks, returned centred on their mean and scaled to a mean norm of sqrt(d).
 
-    Outliers are left out of all of it: those of stored activations do not count anyway, but these may come from
-    elsewhere. `norm_limit`: see `pipeline.lm.mask`; `mean` (d), `scale`, `variance`: mean |x|^2 after both,
-    `tokens`: how many are left, `d`.
+    Outliers are left out. Stored activations that count have none, but these may come from elsewhere.
+
+    Attributes:
+        norm_limit: the norm above which a token is an outlier (see `pipeline.lm.mask`).
+        mean: (d).
+        scale: factor after centring.
+        variance: mean |x|^2 after both.
+        tokens: how many are left without outliers.
+        d: width of the activations.
     """
 
     def __init__(
         self, blocks: Sequence[Callable[[], Tensor]], *, memory_mb: float | None = None, device: str = "cpu"
     ) -> None:
-        """Args:
-        blocks: each reads a stretch of the activations, (tokens, d) in any float type, whenever it is called.
-        memory_mb: what the blocks in memory at one time may take, if there are several; None: any amount.
+        """Measure the activations once, reading each block.
+
+        Args:
+            blocks: functions that each read a stretch of the activations, (tokens, d) in any float type, when called.
+            memory_mb: how much the blocks in memory at one time may take, if there are several; None: any amount.
         """
         self.device = device
         self._blocks = list(blocks)
@@ -45,18 +53,18 @@ class Activations:
 
     @classmethod
     def of(cls, acts_ND: Tensor, device: str = "cpu") -> "Activations":
-        """Activations that are in memory already."""
+        """Take activations that are in memory already."""
         return cls([lambda: acts_ND] if len(acts_ND) else [], device=device)
 
     def counted(self, acts_MD: Tensor) -> Tensor:
-        """Of other activations at the same point (M, d) those that are no outliers either."""
+        """Return those of other activations (M, d) at the same point that are no outliers either."""
         return acts_MD[norms_of(acts_MD) <= self.norm_limit]
 
     def batches(self, size: int, epoch: int, seed: int) -> Iterator[Tensor]:
-        """Batches (size, d), float32, of one epoch, in an order that seed and epoch alone decide; a rest is left out.
+        """Yield batches (size, d), float32, of one epoch. What does not fill a batch is left out.
 
-        In memory the shuffle is over all tokens. Otherwise groups of blocks come in random order, as many at a time
-        as fit, and the tokens within a group are shuffled.
+        The order depends on seed and epoch alone. In memory, all tokens are shuffled. Otherwise groups of blocks come
+        in random order, as many blocks at a time as fit into memory, and the tokens within a group are shuffled.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         left = torch.empty(0, self.d)
@@ -76,11 +84,11 @@ class Activations:
             del rows  # before the next group is read
 
     def in_order(self) -> Iterator[Tensor]:
-        """All tokens in chunks, prepared."""
+        """Yield all tokens in chunks, centred and scaled."""
         return (self._prepared(chunk) for chunk in self._chunks())
 
     def steps(self, size: int) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self.tokens // size
 
     def _prepared(self, rows: Tensor) -> Tensor:
@@ -90,7 +98,7 @@ class Activations:
         return self._read(self._groups[number]) if self._whole is None else self._whole
 
     def _read(self, group: Sequence[int]) -> Tensor:
-        """The kept activations of some blocks, with no more in memory at a time than those and one block."""
+        """Return the tokens of some blocks without outliers, with only these and one more block in memory at a time."""
         if len(group) == 1 and self._kept[group[0]].all():
             return self._blocks[group[0]]()
         sizes = [int(self._kept[number].sum()) for number in group]
@@ -127,7 +135,7 @@ class Activations:
 
 
 def _grouped(sizes: Sequence[int], budget: float) -> list[list[int]]:
-    """Runs of blocks of these sizes in bytes that fit in memory together."""
+    """Yield runs of blocks, given their sizes in bytes, that fit in memory together."""
     groups: list[list[int]] = []
     used = 0.0
     for number, size in enumerate(sizes):

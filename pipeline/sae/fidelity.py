@@ -1,4 +1,4 @@
-"""What a sparse autoencoder costs the language model: its reconstruction put in place of the activations."""
+"""Measure what a sparse autoencoder costs the language model when its reconstruction replaces the activations."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,20 +24,21 @@ BATCH_TOKENS = 2048  # padded tokens in a forward pass
 def fidelity(
     model: "PreTrainedModel", tokens: PromptTokens, point: Point, norm_limit: float, sae: Sae, prompts: range
 ) -> dict[str, float] | None:
-    """Splice the reconstruction into a causal language model, and compare with the model as it is and with zeros.
+    """Run a causal language model with the reconstruction, with zeros and unchanged, and compare its predictions.
 
-    At the tokens that count the activation at `point` is replaced, and the next-token distributions at those tokens are
-    looked at.
+    The activation at `point` is replaced at the tokens that count, and the next-token distributions at these tokens
+    are compared.
 
     Args:
-        model: with its language-modelling head, all blocks.
-        norm_limit: of the activations at the point, see `pipeline.lm.mask`.
+        model: with its language-modelling head and all blocks.
+        norm_limit: the point's norm limit (see `pipeline.lm.mask`).
         prompts: numbers of the prompts of `tokens` to run.
 
-    Returns: mean cross-entropy in nats of the model (`ce`), with the reconstruction (`ce_sae`) and with zeros
-        (`ce_zero`); KL divergence from the model's distribution of the latter two (`kl_sae`, `kl_zero`); and the
-        shares recovered, (ce_zero - ce_sae) / (ce_zero - ce) and 1 - kl_sae / kl_zero. None when the model is not
-        causal, or no prompt has a token to look at.
+    Returns: None when the model is not causal, or no prompt has a token to look at. Otherwise
+        ce, ce_sae, ce_zero: mean cross-entropy in nats per token: unchanged, with the reconstruction, with zeros.
+        kl_sae, kl_zero: KL divergence from the unchanged model's distribution, in nats per token.
+        ce_recovered: (ce_zero - ce_sae) / (ce_zero - ce).
+        kl_recovered: 1 - kl_sae / kl_zero.
     Raises: UserError when the point's site is not found in the model.
     """
     capture = Capture(model, [point])

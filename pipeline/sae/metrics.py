@@ -1,4 +1,4 @@
-"""How well a sparse autoencoder reconstructs activations, how sparsely, and how its latents are used."""
+"""Measure how well a sparse autoencoder reconstructs activations, how sparsely, and how its latents are used."""
 
 import math
 from dataclasses import dataclass
@@ -20,26 +20,32 @@ DENSITY_BINS = 4  # a factor of ten
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an SAE does on N tokens.
-
-    metrics: fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2, NaN where the activations are
-    all the same; explained_variance: 1 - fvu; cosine: mean cosine similarity of x and x'; l0: mean number of active
-    latents a token, and its quantiles;
-    dead_fraction, dense_fraction: share of latents that are active on none of the N tokens, and on more than a tenth;
-    encoder_decoder_cosine: mean over latents of the cosine similarity of encoder and decoder direction.
-
-    l0: active latents of each token, int64 (N). density: the share of the tokens on which each latent is active,
-    float64 (L). encoder_decoder_cosine (L).
-    """
+    """What an SAE does on N tokens."""
 
     metrics: dict[str, Any]
+    """Figures by name:
+
+    fvu: fraction of variance unexplained, sum |x - x'|^2 / sum |x - mean|^2; NaN where all activations are the same.
+    explained_variance: 1 - fvu.
+    cosine: mean cosine similarity of x and its reconstruction x'.
+    l0: mean number of active latents per token, and its quantiles.
+    dead_fraction: share of latents that are active on none of the N tokens.
+    dense_fraction: share of latents that are active on more than a tenth of them.
+    encoder_decoder_cosine: mean over latents of the cosine similarity of encoder and decoder direction.
+    """
     l0: Tensor
+    """int64 (N): active latents of each token."""
     density: Tensor
+    """float64 (L): the share of the tokens on which each latent is active."""
     encoder_decoder_cosine: Tensor
+    """(L): cosine similarity of each latent's encoder and decoder direction."""
 
     def density_histogram(self) -> list[tuple[float | str, int, float]]:
-        """Rows (lower end of the bin, latents, mean encoder-decoder cosine): first those never active, then by decade
-        quarters of density from one token's up to 1."""
+        """Return rows (lower end of the bin, latents, mean encoder-decoder cosine).
+
+        The first bin holds latents that are never active. The others are quarters of decades, from one token's density
+        to 1.
+        """
         tokens = len(self.l0)
         lowest = int(torch.floor(torch.tensor(1 / tokens).log10() * DENSITY_BINS))
         # the top of a bin belongs to the next, but density 1 to the last
@@ -53,13 +59,13 @@ class Measurement:
         return rows
 
     def l0_quantiles(self) -> list[tuple[int, float]]:
-        """Rows (percent of the tokens, active latents that so many have at most), every fifth percent."""
+        """Return rows (percent of the tokens, most active latents that they have), for every fifth percent."""
         return [(percent, torch.quantile(self.l0.double(), percent / 100).item()) for percent in range(0, 101, 5)]
 
 
 @torch.no_grad()
 def measure(sae: Sae, acts_ND: Tensor) -> Measurement:
-    """Metrics of `sae` on activations (N, width), N >= 1, which are moved to the SAE's device in parts.
+    """Measure `sae` on activations (N, width), N >= 1, which are moved to the SAE's device in parts.
 
     Raises: UserError when there are none, or when they or their reconstruction are not finite.
     """

@@ -30,15 +30,19 @@ REMEDY = f"give a folder with {CONFIG} and {WEIGHTS}, as Sae.save and SAELens wr
 
 
 class Sae:
-    """encode: f = active((x - b_dec) W_enc + b_enc); decode: x' = f W_dec + b_dec.
+    """A sparse autoencoder: encode is f = active((x - b_dec) W_enc + b_enc), decode is x' = f W_dec + b_dec.
 
-    W_enc (width, latents), W_dec (latents, width), b_dec (width), all others (latents), all float32. What is
-    active depends on the architecture, one of SAELens's: `standard` (ReLU), `topk` (the k largest of each token),
-    `jumprelu` (what is above `threshold`), `gated` (what a gate with bias `b_gate` lets through).
+    W_enc (width, latents), W_dec (latents, width), b_dec (width), and all other tensors (latents), are float32. What is
+    active depends on the architecture, which is one of SAELens's:
+
+    standard: positive latents (ReLU).
+    topk: the k largest of each token.
+    jumprelu: latents above `threshold`.
+    gated: latents that a gate with bias `b_gate` lets through.
     """
 
     def __init__(self, architecture: str, tensors: Mapping[str, Tensor], k: int | None = None) -> None:
-        """The tensors may be of any float type. Raise UserError when they, or k, do not make such an SAE."""
+        """Take tensors of any float type. Raise UserError when they, or k, do not make such an SAE."""
         check_architecture(architecture)
         self.architecture = architecture
         self.tensors = checked_tensors(architecture, tensors)
@@ -52,20 +56,22 @@ class Sae:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are, and what is encoded and decoded must be."""
+        """Where the tensors are. What is encoded or decoded must be there, too."""
         return self.tensors["W_enc"].device
 
     def to(self, device: str | torch.device) -> Self:
-        """Move it to the device, as torch.nn.Module does, and return it. Raise UserError when there is no such one."""
+        """Move the SAE to the device, as torch.nn.Module does, and return it. Raise UserError without such a device."""
         device = checked_device(device)
         self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return self
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents (..., latents) of activations (..., width) of any float type, float32.
+        """Return latents (..., latents), float32, of activations (..., width) of any float type.
 
-        A token's latents depend on that token alone. NaN and infinity are not looked for: as in any product, what
-        comes of them is not finite. Raise UserError when the shape, type or device is another.
+        A token's latents depend on that token alone. NaN and infinity are not checked for; as in any product, their
+        results are not finite.
+
+        Raises: UserError when shape, type or device do not fit.
         """
         check_activations(x, self.width, self.device, "what is to be encoded")
         tensors = self.tensors
@@ -81,16 +87,16 @@ class Sae:
         return pre * (pre > tensors["threshold"]) if self.architecture == "jumprelu" else pre
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Reconstructed activations (..., width) of latents (..., latents); where few are active, they alone cost.
+        """Return reconstructed activations (..., width) of latents (..., latents). Latents that are 0 cost little time.
 
-        Raise UserError as encode does.
+        Raises: UserError when shape, type or device do not fit.
         """
         check_activations(latents, self.latents, self.device, "what is to be decoded")
         rows = latents.float().reshape(-1, self.latents)
         return self._decode_rows(rows).reshape(*latents.shape[:-1], self.width) + self.tensors["b_dec"]
 
     def _decode_rows(self, latents_NL: Tensor) -> Tensor:
-        """latents W_dec, (N, width)."""
+        """Return latents W_dec, (N, width)."""
         values = latents_NL.flatten()
         places = values.nonzero()[:, 0]
         if len(places) > SPARSE * len(values):
@@ -122,7 +128,7 @@ class Sae:
 
     @classmethod
     def load(cls, folder: Path | str) -> "Sae":
-        """An SAE of Sae.save or SAELens. Raise UserError when the files are missing, damaged, or of another kind."""
+        """Load an SAE of Sae.save or SAELens. Raise UserError when files are missing, damaged, or of another kind."""
         folder = Path(folder)
         config = read_json(folder / CONFIG, REMEDY)
         tensors = _read_tensors(folder / WEIGHTS)
@@ -145,7 +151,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _plain(architecture: str, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of the same SAE without two options of SAELens."""
+    """Return tensors of the same SAE without two options of SAELens."""
     if architecture == "topk" and config.get("rescale_acts_by_decoder_norm"):
         # the k largest of what each latent adds: as if the decoder's rows had norm 1
         norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
@@ -165,9 +171,10 @@ def _plain(architecture: str, tensors: dict[str, Tensor], config: dict[str, Any]
 def fold(
     weights: dict[str, Tensor], mean: Tensor, scale: float, threshold: Tensor | None, architecture: str, k: int
 ) -> Sae:
-    """An Sae for raw activations from weights (W_enc and W_dec both (L, d)) trained on (x - mean) * scale.
+    """Make an Sae for raw activations from weights that were trained on (x - mean) * scale.
 
-    The latents are divided by `scale` as well, so the decoder's rows keep their norm of 1.
+    W_enc and W_dec are both (L, d). The latents are divided by `scale` as well, so the decoder's rows keep their norm
+    of 1.
     """
     folded = {"W_enc": weights["W_enc"].T, "W_dec": weights["W_dec"], "b_dec": mean + weights["b_dec"] / scale}
     folded |= {name: weights[name] / scale for name in ("b_enc", "b_gate", "b_mag") if name in weights}

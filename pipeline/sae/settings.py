@@ -1,4 +1,4 @@
-"""What `train_sae` may be called with."""
+"""Check what `train_sae` is called with."""
 
 import math
 from typing import Any
@@ -16,7 +16,8 @@ def check_settings(
 ) -> None:
     """Raise UserError that names a setting, its value and what is allowed.
 
-    counts: width, batch_size, epochs, seed.
+    Args:
+        counts: width, batch_size, epochs, seed.
     """
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise UserError(f"architecture {shown(architecture)} is not known: use one of {', '.join(ARCHITECTURES)}")

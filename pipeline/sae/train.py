@@ -1,4 +1,4 @@
-"""Training a sparse autoencoder."""
+"""Train a sparse autoencoder."""
 
 import math
 from collections.abc import Callable
@@ -40,26 +40,26 @@ def train_sae(
     checkpoint_seconds: float = 60.0,
     on_step: Callable[[int, float, float, float], None] | None = None,
 ) -> Sae:
-    """Train on activations (N, d) of any float type; return an Sae for activations as they are given.
+    """Train on activations (N, d) of any float type. Return an Sae for activations as they are given.
 
-    Activations are centred on their mean and scaled to a mean norm of sqrt(d) for training, and both are folded
-    into the weights afterwards. Adam with float32 weights on gradients of norm 1; warm-up, and linear decay at the
-    end. The saved decoder's rows have norm 1.
+    For training, activations are centred on their mean and scaled to a mean norm of sqrt(d); both are folded into the
+    weights afterwards. The optimizer is Adam with float32 weights, on gradients scaled to norm 1, with warm-up at the
+    start and linear decay at the end. The rows of the saved decoder have norm 1. Outliers are left out.
 
     Args:
         architecture: a name in ARCHITECTURES.
         width: number of latents L.
-        k: active latents a token, on average where the architecture has no exact number.
-        held_out: activations (M, d) that training does not see; with them it ends after `patience` epochs that
-            bring no gain there, and the weights of the best epoch are kept. Outliers are left out of both.
+        k: active latents per token: exactly, or on average where the architecture has no exact number.
+        held_out: activations (M, d) that training does not see. With them, training ends after `patience` epochs
+            without gain on them, and keeps the weights of the best epoch.
         lr: peak learning rate; None is 2e-4 / sqrt(L / 2^14) (Gao et al. 2024, section 3).
-        aux_coefficient: of AuxK, where dead latents (no firing for an epoch) learn what the others miss.
-        checkpoint: file from which a run that was stopped goes on, if it has the same settings and data; it is
-            written every `checkpoint_seconds` and removed at the end.
-        on_step: called with step, fraction of variance unexplained, L0 and dead fraction; after resuming, first
-            for all the steps that were made before.
+        aux_coefficient: weight of AuxK, by which dead latents (without firing for an epoch) learn what the others miss.
+        checkpoint: file from which a run that was stopped goes on, if it has the same settings and data. It is written
+            every `checkpoint_seconds` and removed at the end.
+        on_step: called with step, fraction of variance unexplained, L0 and dead fraction. After resuming, it is first
+            called for all steps that were made before.
 
-    Raises: UserError when a setting is not allowed, when there are no activations, or all are the same, or some are
+    Raises: UserError when a setting is not allowed, when there are no activations, when all are the same or some are
         not finite, or when training diverges; a checkpoint stays.
     """
     check_settings(
@@ -139,7 +139,7 @@ def _start(rule: Architecture, data: Activations, lr: float, seed: int) -> Run:
 
 
 def _optimise(run: Run, rule: Architecture, x_BD: Tensor, window: int, lr: float) -> None:
-    """One optimizer step. window: tokens without firing after which a latent is dead."""
+    """Make one optimizer step. `window`: tokens without firing after which a latent is dead."""
     step = rule.step(run.weights, x_BD, run.memory, window)
     fvu = step.fvu.item()
     if not math.isfinite(fvu) or not math.isfinite(step.loss.item()):
@@ -166,14 +166,14 @@ def _diverged(step: int, lr: float) -> UserError:
 
 
 def _normalise(gradients: list[Tensor]) -> None:
-    """Bring the gradient to norm 1: else Adam's long memory of the large first ones would slow down all later steps."""
+    """Scale the gradient to norm 1: else Adam's long memory of the large first ones would slow down all later steps."""
     norm = torch.nn.utils.get_total_norm(gradients)
     for gradient in gradients:
         gradient.div_(norm + 1e-12)
 
 
 def _unit_decoder(weights: Weights) -> Weights:
-    """The same autoencoder with decoder rows of norm 1."""
+    """Return the same autoencoder with decoder rows of norm 1."""
     norms = torch.linalg.vector_norm(weights["W_dec"], dim=1)
     scaled = {name: weights[name] * norms for name in ("b_enc", "b_gate", "b_mag") if name in weights}
     return weights | scaled | {"W_dec": weights["W_dec"] / norms[:, None], "W_enc": weights["W_enc"] * norms[:, None]}
@@ -197,5 +197,5 @@ def _keep_best(run: Run, rule: Architecture, data: Activations, held_out: Tensor
 
 
 def _schedule(step: int, steps: int) -> float:
-    """The share of the peak learning rate: linear warm-up, constant, linear decay to 0."""
+    """Return the share of the peak learning rate: linear warm-up, constant, linear decay to 0."""
     return min((step + 1) / max(WARM_UP * steps, 1), 1.0, (steps - step) / (DECAY * steps))

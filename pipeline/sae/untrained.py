@@ -8,7 +8,10 @@ from pipeline.sae.model import Sae
 
 @torch.no_grad()
 def untrained_like(sae: Sae, acts_ND: Tensor, seed: int) -> Sae:
-    """Random directions of the shape of `sae`, with one threshold that gives its mean L0 on the activations (N, d)."""
+    """Make an SAE with random directions and the shape and mean L0 of `sae`, measured on activations (N, d).
+
+    One threshold for all latents sets the L0.
+    """
     generator = torch.Generator().manual_seed(seed)
     decoder = torch.randn(sae.latents, sae.width, generator=generator)
     decoder /= decoder.norm(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-"""One module a stage of dvc.yaml: it reads its params and files, calls the library, and writes files.
+"""One module per stage of dvc.yaml. It reads its parameters and files, calls the library, and writes files.
 
-Running a stage imports this package first, which makes the libraries quiet: a stage speaks through its progress
-bars, its metrics and its errors.
+Running a stage imports this package first, which makes libraries quiet: a stage speaks through its progress bars, its
+metrics and its errors.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""Removing what earlier parameters left in folders that a stage depends on as a whole.
+"""Remove what earlier parameters left in folders that a stage depends on as a whole.
 
-No stage owns the files of points and variants that are no longer asked for, but they lie in folders that a stage
-depends on, or in git's, so they would tell two equal runs apart. They go only when the stage has something to show for
-it: a run that fails keeps them.
+No stage owns the files of points and variants that are no longer asked for. But they lie in folders that a stage
+depends on, or in git, so two equal runs would differ by them. They are removed only once the stage has new results: a
+run that fails keeps them.
 """
 
 import shutil
@@ -15,7 +15,7 @@ _PLOTS = ("sae", "sae_density", "sae_l0", "interventions")
 
 
 def remove_left_overs(points: Sequence[str], variants: Sequence[str]) -> None:
-    """Remove the scores, probes, metrics, plots and latents of other points and variants; at the end of evaluate."""
+    """Remove scores, probes, metrics, plots and latents of other points and variants, at the end of evaluate."""
     by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
     by_point_and_variant += [paths.METRICS / "interventions", paths.LATENTS, *(paths.PLOTS / name for name in _PLOTS)]
     for folder in (paths.SCORES / "dense", paths.PROBES / "dense", *by_point_and_variant):
@@ -26,12 +26,12 @@ def remove_left_overs(points: Sequence[str], variants: Sequence[str]) -> None:
 
 
 def remove_probes_of_other_points(points: Sequence[str]) -> None:
-    """Remove the dense probes of other points; at the end of intervene, which depends on all there are."""
+    """Remove dense probes of other points, at the end of intervene, which depends on all dense probes there are."""
     _keep_only(paths.PROBES / "dense", points)
 
 
 def remove_activations_of_other_points(points: Sequence[str]) -> None:
-    """Remove the activations at other points; at the end of extract, whose output holds all there are."""
+    """Remove activations at other points, at the end of extract, whose output is all activations there are."""
     for entry in paths.ACTIVATIONS.iterdir():
         if entry.is_dir() and entry.name not in points:
             shutil.rmtree(entry)

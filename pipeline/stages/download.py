@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _benign(path: Path, max_prompt_chars: int) -> pa.Table:
-    """The harmless prompts: columns prompt_id, prompt, source."""
+    """Return the harmless prompts: columns prompt_id, prompt, source."""
     table = load_local_prompts(path, ["prompt", "source"], "data.benign")
     table = table.select([place for place, name in enumerate(table.column_names) if name != "cluster"])
     table = table.append_column("cluster", pa.array([0] * table.num_rows))
@@ -55,7 +55,7 @@ def _benign(path: Path, max_prompt_chars: int) -> pa.Table:
 
 
 def _load(data: DataParams, seed: int) -> tuple[pa.Table, str, str | None]:
-    """The source's table, what messages call it, and its commit if it has one."""
+    """Return the source's table, what messages call it, and its commit if it has one."""
     if data.source == "sample":
         return sample_prompts(data.sample_rows, seed), "sample", None
     columns = data.columns.model_dump().values()

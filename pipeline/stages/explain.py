@@ -1,4 +1,4 @@
-"""Stage explain: what the latents of one sparse autoencoder stand for, as the tables of a latent browser."""
+"""Stage explain: describe what the latents of one sparse autoencoder stand for, as the tables of a latent browser."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,7 +93,7 @@ def main(point: str, variant: str) -> None:
 
 
 def _in_order(prompts: Prompts, store: ActivationStore) -> Prompts:
-    """The prompts in the order of the activations. Raise UserError when these are not of the same prompts."""
+    """Return the prompts in the order of the activations. Raise UserError when these are of other prompts."""
     place = {prompt_id: row for row, prompt_id in enumerate(prompts.ids)}
     if place.keys() != set(store.prompt_ids):
         raise UserError(f"{store.folder} has activations of other prompts than there are: run 'dvc repro'")
@@ -103,7 +103,7 @@ def _in_order(prompts: Prompts, store: ActivationStore) -> Prompts:
 def _texts(
     tokenizer: Any, prompts: Prompts, offsets: np.ndarray, positions: np.ndarray, token_ids: np.ndarray
 ) -> list[list[str]]:
-    """The pieces of text of each prompt's tokens. Raise UserError when the activations are of other tokens."""
+    """Return the pieces of text of each prompt's tokens. Raise UserError when the activations are of other tokens."""
     how: dict[str, Any] = {
         "prompt_format": read("extract.prompt_format", PROMPT_FORMAT),
         "keep": read("extract.keep", KEEP),
@@ -123,7 +123,7 @@ def _texts(
 
 
 def _decoder_columns(sae: Sae, directory: Path, tokenizer: Any) -> tuple[dict[str, Any], bool | None]:
-    """The columns of what latents write, and whether logits are behind a final norm; None: there are no logits."""
+    """Return columns of what latents write, and whether logits follow a final norm; None: there are no logits."""
     decoder = sae.tensors["W_dec"]
     columns: dict[str, Any] = {"neighbours": pairs(zip(*neighbours(decoder, NEIGHBOURS), strict=True))}
     model = load_language_model(directory, "float32", "cpu", blocks=1)
@@ -140,7 +140,7 @@ def _decoder_columns(sae: Sae, directory: Path, tokenizer: Any) -> tuple[dict[st
 def _activity_columns(
     firing: Firing, prompts: Prompts, classifier: Linear, of_clusters: np.ndarray, of_sources: np.ndarray
 ) -> dict[str, Any]:
-    """The columns of what latents are active on, and of what the classifier makes of it."""
+    """Return columns of what latents are active on, and of what the classifier makes of it."""
     sides = np.stack([prompts.test & prompts.labels, prompts.test & ~prompts.labels], axis=1)
     difference = mean_difference(firing, classifier.pooling, *sides.T)
     of_sides, source_rates = rates(firing, sides), rates(firing, of_sources)
@@ -159,7 +159,7 @@ def _activity_columns(
 
 
 def _names(tokenizer: Any, rows: Iterable[tuple[Any, Any]]) -> dict[int, str]:
-    """The texts of all token ids in rows of (ids, values)."""
+    """Return the texts of all token ids in rows of (ids, values)."""
     ids = sorted({number for numbers, _ in rows for number in numbers.tolist()})
     return dict(zip(ids, token_texts(tokenizer, ids), strict=True))
 

@@ -1,4 +1,4 @@
-"""Stage explore: what is in the prompt set, as three figures and the data behind them."""
+"""Stage explore: draw what is in the prompt set, as three figures and the data behind them."""
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _sources(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """What the figures' rows are called, one a listed source and one for all others; and the row of each prompt."""
+    """Return names for the figures' rows, one per listed source and one for all others, and the row of each prompt."""
     counted = {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
     sources, others = listed(counted)
     rows = pc.fill_null(pc.index_in(column, pa.array(sources)), len(sources)).to_numpy()

@@ -1,4 +1,4 @@
-"""Stage extract: the language model's activations at the hook points, for every kept token of every prompt."""
+"""Stage extract: write the language model's activations at the points, for every kept token of every prompt."""
 
 import os
 from pathlib import Path

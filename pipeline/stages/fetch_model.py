@@ -58,7 +58,7 @@ def main() -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`; put it in that one's place if the block succeeds, else delete it."""
+    """Yield an empty folder beside `folder`. It takes that folder's place if the block succeeds, else it is deleted."""
     new = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
     new.mkdir(parents=True)
@@ -71,9 +71,9 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def make_tiny_model(directory: Path, tiny: TinyParams, seed: int, exclude: set[str]) -> dict[str, Any]:
-    """Train a small language model, quantise it into `directory`; return its perplexity before and after.
+    """Train a small language model and quantise it into `directory`. Return its perplexity before and after.
 
-    It reads none of the prompts of `exclude`, and its perplexity is on prompts that it has not read.
+    It reads none of the prompts of `exclude`. Its perplexity is measured on prompts that it has not read.
     """
     texts = _prompts(tiny.train_prompts, seed + TRAIN_SEED, exclude)
     held_out = _prompts(HELD_OUT_PROMPTS, seed + HELD_OUT_SEED, exclude | set(texts))

@@ -1,4 +1,4 @@
-"""What is true of this checkout alone, and so no output of DVC: its commit, and how long stages took."""
+"""Facts about this checkout alone, which are no outputs of DVC: its commit, and how long stages took."""
 
 import subprocess
 from typing import Any
@@ -13,7 +13,7 @@ CODE = ("pipeline", "params.yaml", "dvc.yaml")
 
 
 def run_here() -> dict[str, Any]:
-    """For report/data/here.js."""
+    """Return what report/data/here.js holds."""
     points, variants = read("extract.points", list[str]), read("sae.train", list[str])
     of_saes = [[point, variant] for point in points for variant in variants]
     items = dict.fromkeys(("train_sae", "measure_sae", "probe_sae", "intervene", "explain"), of_saes)
@@ -30,7 +30,7 @@ def run_here() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that the report is made in."""
+    """Return the commit of the checkout that the report is made in."""
     head = _git("rev-parse", "HEAD")
     if head is None:
         return "not in a git repository"

@@ -1,4 +1,4 @@
-"""Stage intervene: tokens removed from prompts, and latents from the language model, and what the classifiers say."""
+"""Stage intervene: remove tokens from prompts and latents from the language model, and see what classifiers say."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +59,7 @@ def main(point: str, variant: str) -> None:
 
 
 class _Model:
-    """The language model, and prompts as `extract` hands them to it."""
+    """The language model, and prompts as `extract` passes them to it."""
 
     def __init__(self, extract: ExtractParams) -> None:
         lock = ModelLock.read(paths.MODEL_LOCK)
@@ -78,7 +78,7 @@ class _Model:
         return load_model(self.directory, layer + 1, *self.how)
 
     def whole(self) -> Any:
-        """With its language-modelling head; None when it has none."""
+        """Return the model with its language-modelling head; None when it has none."""
         return load_language_model(self.directory, *self.how)
 
 
@@ -87,7 +87,7 @@ def _dense(point: Point, width: int) -> Classifier:
 
 
 def _drawn(prompts: Prompts, rows: np.ndarray) -> list[int]:
-    """Some of the rows at random, no two of them near-duplicates."""
+    """Draw some of the rows at random, no two of them near-duplicates."""
     shuffled = sorted(rows.tolist(), key=lambda row: draw_key(prompts.seed, "intervene", prompts.ids[row]))
     first = {prompts.groups[row]: row for row in reversed(shuffled)}
     return sorted(first.values(), key=shuffled.index)[: ablation.PROMPTS]

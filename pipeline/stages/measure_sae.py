@@ -1,4 +1,4 @@
-"""Stage measure_sae: what one sparse autoencoder reconstructs, how sparsely, and what it costs the language model."""
+"""Stage measure_sae: measure what an SAE reconstructs, how sparsely, and what it costs the language model."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ def _plot(name: str, point: str, variant: str, columns: Sequence[str], rows: Ite
 def _fidelity(
     sae: Sae, point: Point, norm_limit: float, prompts: Prompts, prompt_ids: list[str]
 ) -> dict[str, float] | None:
-    """What the reconstruction costs the language model on these prompts; None when it is not a causal one."""
+    """Return what the reconstruction costs the language model on these prompts; None when the model is not causal."""
     directory = ModelLock.read(paths.MODEL_LOCK).locate()
     device = pick_device(read("extract.device", str))
     model = load_language_model(directory, read("extract.compute_dtype", str), device)

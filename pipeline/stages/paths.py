@@ -29,16 +29,16 @@ SAE_FIGURES = FIGURES / "sae"
 
 
 def sae(point: str, variant: str, seed: int, seeds: Sequence[int]) -> Path:
-    """The folder of an SAE: that of the first of the seeds is where SAELens's users look, others are inside it."""
+    """Return the folder of an SAE: that of the first seed is where SAELens's users look, the others are inside it."""
     first = SAES / point / variant
     return first if seed == seeds[0] else first / f"seed_{seed}"
 
 
 def unfinished(output: Path) -> Path:
-    """Where a long stage keeps the finished pieces of its `output` until all of them are there.
+    """Return where a long stage keeps the finished pieces of its `output` until all of them are there.
 
-    That is in DVC's own temporary folder: DVC_ROOT is the main repository also in experiments that run in a copy
-    (--temp, --queue), so that they go on where they were stopped. Without DVC it is beside the output.
+    That is in DVC's own temporary folder. DVC_ROOT is the main repository also for experiments that run in a copy
+    (--temp, --queue), so these go on where they were stopped. Without DVC it is beside the output.
     """
     dvc = Path(os.environ.get("DVC_ROOT", "."), ".dvc")
     return dvc / "tmp/unfinished" / output.name if dvc.is_dir() else output.with_name(f".{output.name}.unfinished")

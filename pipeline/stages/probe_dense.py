@@ -1,4 +1,4 @@
-"""Stage probe_dense: the probes on the raw activations at one point."""
+"""Stage probe_dense: fit the probes on the raw activations at one point."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Stage probe_sae: the probes on the latents of one sparse autoencoder at one point, and their controls."""
+"""Stage probe_sae: fit the probes on the latents of one sparse autoencoder at one point, and their controls."""
 
 from typing import Any
 

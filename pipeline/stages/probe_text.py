@@ -1,4 +1,4 @@
-"""Stage probe_text: the classifiers that read no activations."""
+"""Stage probe_text: fit the classifiers that read no activations."""
 
 from pipeline.core.files import write_table
 from pipeline.params.base import read

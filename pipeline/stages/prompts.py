@@ -1,4 +1,4 @@
-"""The table of prompts as stages read it from their files."""
+"""Read the table of prompts from the stages' files."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from pipeline.stages import paths
 
 
 def prompts_of(target: int, seed: int) -> Prompts:
-    """All prompts, as the split of this seed divides them, with the harmless ones."""
+    """Return all prompts, as the split of this seed divides them, with the harmless ones."""
     tables = (read_table(path) for path in (paths.PROMPTS, paths.SPLITS, paths.BENIGN))
     return read_prompts(*tables, target=target, seed=seed)
 
 
 def prompts_of_seeds(target: int, seeds: Sequence[int]) -> dict[int, Prompts]:
-    """By seed, in their order."""
+    """Return the table of prompts of each seed, in the order of the seeds."""
     return {seed: prompts_of(target, seed) for seed in seeds}

@@ -1,4 +1,4 @@
-"""Stage report: report/index.html, which a person opens first, and the pages, figures and data that it leads to."""
+"""Stage report: make report/index.html, which a person opens first, and the pages, figures and data it leads to."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""How every stage starts: its arguments, a look at the whole of params.yaml, and how long it took."""
+"""Start every stage the same way: read its arguments, check the whole of params.yaml, and note how long it took."""
 
 import argparse
 import os
@@ -18,12 +18,12 @@ _ITEM_HELP = {
 
 
 def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
-    """Run a pipeline stage as a program; `items` are its positional arguments, handed to `main`.
+    """Run a pipeline stage as a program. `items` are its positional arguments, passed to `main`.
 
-    Under DVC they are in the name of the stage, and not in its command: what params.yaml says reaches no shell.
-    Checks the whole of params.yaml first, so that a misspelt key of a late stage does not wait for the
-    early ones. Exits with 0, with 2 after one line on stderr for what a user can mend, or with 130 after
-    Ctrl-C (143 after SIGTERM, 129 after SIGHUP). Anything else is a bug and keeps its traceback.
+    Under DVC the items are in the name of the stage, not in its command, so that nothing in params.yaml reaches a
+    shell. The whole of params.yaml is checked first, so that a misspelt key of a late stage does not wait for the early
+    ones. The exit code is 0; 2 after one line on stderr for what a user can mend; 130 after Ctrl-C, 143 after SIGTERM,
+    129 after SIGHUP. Anything else is a bug and keeps its traceback.
     """
     parser = argparse.ArgumentParser(
         description=f"{(doc or '').strip()}\n\nReads params.yaml and the files of earlier stages below the "
@@ -51,6 +51,6 @@ def run_stage(main: Callable[..., None], doc: str | None, *items: str) -> None:
 
 
 def _items_from_dvc(stage: str) -> list[str]:
-    """The items of the matrix stage that DVC runs, which it names STAGE@POINT-VARIANT; none when it runs no such."""
+    """Return the items of the matrix stage that DVC runs, which it names STAGE@POINT-VARIANT; none for other stages."""
     name, _, items = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
     return items.split("-") if name == stage and items else []

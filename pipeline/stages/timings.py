@@ -1,4 +1,4 @@
-"""How long stages took here: beside DVC's outputs, since times are never the same twice."""
+"""Note how long stages took here, beside DVC's outputs, since times are never the same twice."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ TIMINGS = DVC / "tmp/timings"
 
 
 def record(stage: str, items: list[str], seconds: float) -> None:
-    """Keep how long the last run of a stage took, for these items of its matrix; where DVC is not used, keep nothing.
+    """Note how long the last run of a stage took, for these items of its matrix. Where DVC is not used, note nothing.
 
-    To make its folder there would make the place look like one that DVC runs in (`pipeline.stages.paths.unfinished`).
+    Making its folder there would make the place look like one that DVC runs in (`pipeline.stages.paths.unfinished`).
     """
     if DVC.is_dir():
         write_json(TIMINGS / f"{'@'.join([stage, *items])}.json", {"seconds": round(seconds, 1)})
 
 
 def seconds_of(stage: str, items: list[list[str]]) -> list[float]:
-    """Of the last runs of a stage here with these items; those that were never run are left out."""
+    """Return the seconds of the last runs of a stage here with these items, without those that were never run."""
     found = []
     for each in items:
         try:

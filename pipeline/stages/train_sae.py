@@ -1,4 +1,4 @@
-"""Stage train_sae: one sparse autoencoder on the train prompts' activations at one point, or one trained elsewhere."""
+"""Stage train_sae: train an SAE on the train prompts' activations at one point, or take one trained elsewhere."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def main(point: str, variant: str) -> None:
 
 
 def _pretrained(params: VariantParams, variant: str, store: ActivationStore) -> Sae:
-    """The SAE at the variant's path. Raise UserError unless it is the one meant, and fits the activations."""
+    """Load the SAE at the variant's path. Raise UserError unless it is the one meant, and fits the activations."""
     folder = Path(str(params.path))
     try:
         sae = Sae.load(folder)

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
+from helpers import SMALL, run_stage, sample_rows, write_csv, write_params
 from safetensors.torch import load_file, save_file
+from small_run import POINT, VARIANT
 
-POINT, VARIANT = "resid_post.1", "batch_topk"
 LATE = [
     ("train_sae", POINT, VARIANT),
     ("measure_sae", POINT, VARIANT),
@@ -23,21 +23,9 @@ LATE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("flow")
-    write_csv(folder / "prompts.csv", sample_rows(700))
-    save_small_model(folder / "lm")
-    write_params(folder, SMALL)
-    for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
-        run_stage(stage, folder)
-    for stage, *items in LATE:
-        run_stage(stage, folder, *items)
-    for stage in ("intervene", "explain"):
-        run_stage(stage, folder, POINT, VARIANT)
-    run_stage("evaluate", folder)
-    run_stage("report", folder)
-    return folder
+@pytest.fixture
+def flow(small_run: Path) -> Path:
+    return small_run
 
 
 def metrics(folder: Path, name: str) -> Any:

@@ -1,7 +1,7 @@
-"""The Hugging Face hub: the commit that a name means, and files of a commit that are whole.
+"""The Hugging Face hub: find the commit that a name means, and fetch files of a commit whole.
 
-Nothing that a hub answers is trusted: only the addresses asked are HF_ENDPOINT's, names and digests are checked
-before they become paths, and a file is in the cache only when its bytes have the listed digest.
+Nothing that a hub answers is trusted. Only HF_ENDPOINT's addresses are asked, names and digests are checked before
+they become paths, and a file is in the cache only when its bytes have the listed digest.
 
 from pipeline.core.hub import fetch, resolve_commit
 

@@ -1,4 +1,4 @@
-"""The Hugging Face cache of one commit: what is there, what is put there, and nothing outside it."""
+"""Read and write one commit in the Hugging Face cache, and nothing outside that."""
 
 import os
 import shutil
@@ -18,11 +18,11 @@ _MAX_LIST_BYTES = 1 << 27
 
 
 class Cache:
-    """A commit in the cache, in the layout of huggingface_hub, which shares it.
+    """A commit in the cache, in the layout of huggingface_hub, with which the cache is shared.
 
-    `blobs/<digest>` are the bytes, `snapshots/<commit>/<path>` link to them (or are files, where there are no links),
-    `trees/<commit>.json` is the list of files. Paths are made of checked names only. One that still leads out of the
-    cache, through a link that is there, is neither read nor written nor deleted: UserError.
+    `blobs/<digest>` are the bytes. `snapshots/<commit>/<path>` link to them, or are files where there are no links.
+    `trees/<commit>.json` is the list of files. Paths are made of checked names only. A path that still leads out of the
+    cache, through a link that is there, is neither read nor written nor deleted: that is a UserError.
     """
 
     def __init__(self, repo: Repo, commit: str) -> None:
@@ -32,7 +32,7 @@ class Cache:
         self.directory = self._folder / "snapshots" / commit
 
     def files(self) -> dict[str, RepoFile] | None:
-        """The list of the commit's files, or None where there is none that can be used."""
+        """Return the list of the commit's files, or None where there is none that can be used."""
         path = self._inside(self._list)
         if not path.is_file() or path.stat().st_size > _MAX_LIST_BYTES:
             return None
@@ -42,18 +42,20 @@ class Cache:
             return None
 
     def keep_files(self, files: dict[str, RepoFile]) -> None:
+        """Write the list of the commit's files."""
         with self._writing():
             write_text(self._inside(self._list), kept(files))
 
     def has(self, path: str) -> bool:
-        """Whether there is a file of this path, whole or not."""
+        """Return whether there is a file of this path, whole or not."""
         return self._inside(self.directory / path).is_file()
 
     def path(self, path: str) -> Path:
-        """Where the bytes of a file are."""
+        """Return where the bytes of a file are."""
         return self._inside(self.directory / path)
 
     def delete(self, path: str, file: RepoFile) -> None:
+        """Delete a file and its bytes."""
         for each in (self.directory / path, self._blob(file)):
             self._inside(each)
             each.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ class Cache:
 
     @contextmanager
     def new_blob(self, path: str, file: RepoFile) -> Iterator[Path]:
-        """Give a path for the bytes of a file; when the block succeeds they become the file, else they are deleted."""
+        """Yield a path for the bytes of a file. When the block succeeds they become the file, else they are deleted."""
         blob = self._blob(file)
         with self._writing():
             self._inside(blob).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ class Cache:
             self._link(path, blob)
 
     def link(self, path: str, file: RepoFile) -> bool:
-        """Give a file the bytes that another commit left in the cache, if they are whole."""
+        """Link a file to bytes that another commit left in the cache, if they are whole. Return whether they are."""
         blob = self._blob(file)
         if not self._inside(blob).is_file() or not file.is_whole(blob, lambda _: None):
             return False
@@ -107,7 +109,7 @@ class Cache:
         return self._folder / "blobs" / file.digest
 
     def _inside(self, path: Path) -> Path:
-        """A path with all links followed, which is in the cache."""
+        """Return a path with all links followed. Raise UserError when it is not in the cache."""
         try:
             resolved = path.resolve()
             roots = [

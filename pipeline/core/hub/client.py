@@ -1,4 +1,4 @@
-"""One client for all that is asked of a hub: how long it waits, how much it takes, and who gets the token."""
+"""One client for all requests to a hub: it limits waiting and sizes, and decides who gets the token."""
 
 import asyncio
 import functools
@@ -39,9 +39,9 @@ LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
 
 class Client:
-    """Exchanges with HF_ENDPOINT about one repository and revision; a context manager.
+    """Requests to HF_ENDPOINT about one repository and revision; a context manager.
 
-    Whatever is no answer of a hub is a UserError. Bytes of files are for the caller to count and check.
+    Any answer that is not a hub's is a UserError. The caller has to count and check the bytes of files.
     """
 
     def __init__(self, repo: Repo, revision: str) -> None:
@@ -75,7 +75,7 @@ class Client:
         await self._session.close()
 
     async def commit(self) -> str:
-        """The commit that the revision means."""
+        """Return the commit that the revision means."""
         answer, _ = await self._answer(URL(self.repo.api("revision", self.revision), encoded=True))
         try:
             return read_commit(answer)
@@ -83,7 +83,7 @@ class Client:
             raise self.repo.not_a_hub(str(error)) from None
 
     async def files(self) -> dict[str, RepoFile]:
-        """The list of all files of the revision, a commit."""
+        """Return the list of all files of the revision, which must be a commit."""
         files: dict[str, RepoFile] = {}
         url = URL(f"{self.repo.api('tree', self.revision)}?recursive=true", encoded=True)
         try:
@@ -102,9 +102,9 @@ class Client:
 
     @asynccontextmanager
     async def get(self, url: URL, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The beginning of an answer with status 200 or 206; what comes of its body is for the caller to limit.
+        """Yield the beginning of an answer with status 200 or 206. The caller limits how much of the body it reads.
 
-        Raise LOST for a connection that ends or is too slow to answer, else UserError.
+        Raises: one of LOST for a connection that ends or is too slow to answer, else UserError.
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -118,7 +118,7 @@ class Client:
             response.close()  # without reading what is left of it
 
     def explained(self, error: Exception) -> UserError:
-        """A failed exchange in one line."""
+        """Return a failed request as one line."""
         if isinstance(error, UserError):
             return error
         if isinstance(error, _UNREACHABLE):
@@ -128,7 +128,7 @@ class Client:
         return self.repo.not_a_hub("its answer is not HTTP")
 
     async def _answer(self, url: URL) -> tuple[bytes, URL | None]:
-        """A whole answer that is not a file, and where the next page of it is."""
+        """Return a whole answer that is not a file, and where its next page is."""
         body = bytearray()
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self.get(url, {}) as response:
@@ -156,7 +156,7 @@ class Client:
         raise self.repo.not_a_hub(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _link(self, url: URL, target: str) -> URL:
-        """Where an answer of `url` leads: by HTTP, and from an encrypted page to another."""
+        """Return where an answer of `url` leads. From an encrypted page, only to another encrypted one."""
         try:
             found = url.join(URL(target, encoded=True))
             found.origin()
@@ -190,7 +190,7 @@ class Client:
 
 
 def _proxy_of(url: URL) -> URL | None:
-    """The environment's proxy for an address. aiohttp would also read ~/.netrc, and send what is there to any host."""
+    """Return the environment's proxy for an address. aiohttp would also read ~/.netrc and send its content anywhere."""
     proxy = getproxies().get(url.scheme)
     if not proxy or not url.host or proxy_bypass(url.host):
         return None
@@ -199,14 +199,14 @@ def _proxy_of(url: URL) -> URL | None:
 
 @functools.cache
 def _authorities() -> ssl.SSLContext:
-    """Who may vouch for a host: the system's authorities, and certifi's for a system that has none."""
+    """Trust the system's certificate authorities, and certifi's for a system that has none."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
 
 
 class Pace:
-    """Whether bytes keep coming; raises TimeoutError when too few came for too long."""
+    """Watches whether bytes keep coming. Raises TimeoutError when too few came for too long."""
 
     def __init__(self) -> None:
         self._since, self._bytes = time.monotonic(), 0

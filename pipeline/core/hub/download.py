@@ -1,4 +1,4 @@
-"""The bytes of one file: resumed where a connection broke off, never more than listed, kept only if they are right."""
+"""Download one file: go on where a connection broke off, take no more bytes than listed, keep only the right ones."""
 
 import asyncio
 import re
@@ -20,13 +20,13 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 async def download(client: Client, cache: Cache, path: str, file: RepoFile, update: Callable[[int], object]) -> None:
-    """Have a file of a commit in the cache.
+    """Download a file of a commit into the cache.
 
     Args:
         path: the file's path in the repository.
-        update: is told the number of bytes of each piece that comes.
+        update: called with the number of bytes of each piece that comes.
 
-    Raises: UserError for what the hub does not give; then nothing of the file is kept.
+    Raises: UserError when the hub does not deliver the file. Then nothing of it is kept.
     """
     with cache.new_blob(path, file) as blob, blob.open("xb") as out:
         part = _Part(out, file, update)
@@ -50,7 +50,7 @@ async def download(client: Client, cache: Cache, path: str, file: RepoFile, upda
 
 
 class _Part:
-    """What has come of a file, hashed as it comes."""
+    """The bytes of a file that have come so far, hashed as they come."""
 
     def __init__(self, out: Any, file: RepoFile, update: Callable[[int], object]) -> None:
         self.file, self.size = file, 0
@@ -74,7 +74,7 @@ class _Part:
 
 
 async def _receive(client: Client, url: URL, path: str, part: _Part) -> None:
-    """Ask for what is missing of a file and take as much of it as comes."""
+    """Request what is missing of a file, and take as much of it as comes."""
     async with client.get(url, {"Range": f"bytes={part.size}-"} if part.size else {}) as response:
         if response.status == 200:
             part.start_again()

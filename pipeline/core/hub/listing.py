@@ -1,4 +1,4 @@
-"""The list of a commit's files, from the hub or from the cache: names that are safe and digests, or nothing."""
+"""Read the list of a commit's files, from the hub or from the cache. Refuse unsafe names and missing digests."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _FORMAT = 1  # of the lists that huggingface_hub keeps in its cache
 
 
 def _safe_path(path: Any) -> Any:
-    """A file's path below the repository, which on no system leads out of it."""
+    """Check that a file's path leads out of the repository on no system."""
     if not isinstance(path, str):
         return path  # the type is refused later
     try:
@@ -52,7 +52,7 @@ class _Lfs(_Strict):
 
 
 class _Entry(_Strict):
-    """An entry of the hub's list."""
+    """One entry of the hub's list."""
 
     type: Literal["file", "directory"]
     path: _Path
@@ -74,14 +74,14 @@ class RepoFile(_Strict):
 
     @property
     def digest(self) -> str:
-        """What the bytes must hash to; the cache names its blobs so."""
+        """The digest that the bytes must have; the cache names its blobs after it."""
         return self.lfs_sha256 or self.blob_id
 
     def hasher(self) -> Any:
         return hashlib.sha256() if self.lfs_sha256 else hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
     def is_whole(self, path: Path, update: Callable[[int], object]) -> bool:
-        """Whether a file on disk has the size and the digest; `update` is told the bytes of each piece read."""
+        """Return whether a file on disk has the right size and digest. `update` gets the bytes of each piece read."""
         if path.stat().st_size != self.size:
             return False
         hasher = self.hasher()
@@ -101,12 +101,12 @@ _PAGE = TypeAdapter(list[_Entry])
 
 
 def read_commit(answer: bytes) -> str:
-    """The commit that the hub says a revision means. Raise ValueError for any other answer."""
+    """Read the commit that a revision means from the hub's answer. Raise ValueError for any other answer."""
     return _read(_Revision.model_validate_json, answer).sha
 
 
 def read_page(answer: bytes, files: dict[str, RepoFile]) -> None:
-    """Add the files of a page of the hub's list to `files`. Raise ValueError for any other answer."""
+    """Add the files of one page of the hub's list to `files`. Raise ValueError for any other answer."""
     for entry in _read(_PAGE.validate_json, answer):
         if entry.type == "directory":
             continue
@@ -121,12 +121,12 @@ def read_page(answer: bytes, files: dict[str, RepoFile]) -> None:
 
 
 def read_kept(text: bytes) -> dict[str, RepoFile]:
-    """A list that the cache holds. Raise ValueError for any other text."""
+    """Read a list that the cache holds. Raise ValueError for any other text."""
     return _read(_Kept.model_validate_json, text).files
 
 
 def kept(files: dict[str, RepoFile]) -> str:
-    """A list as the cache holds it."""
+    """Write a list as the cache holds it."""
     rows = {path: file.model_dump(exclude_none=True) for path, file in sorted(files.items())}
     return json.dumps({"format_version": _FORMAT, "files": rows}, indent=1)
 

@@ -1,4 +1,4 @@
-"""A repository of the hub: its addresses, and the one line for each thing that can go wrong with it."""
+"""A repository of the hub: its addresses, and one line for each thing that can go wrong with it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ _LOGIN = "run 'hf auth login' (or 'huggingface-cli login') or set HF_TOKEN"
 
 
 class Refusal(UserError):
-    """An answer with an HTTP status that refuses."""
+    """An answer whose HTTP status refuses the request."""
 
     def __init__(self, line: str, status: int) -> None:
         super().__init__(line)
@@ -27,7 +27,7 @@ class Refusal(UserError):
 
 @dataclass(frozen=True)
 class Repo:
-    """A dataset or a model of the hub. Raise UserError for what cannot be the name of one."""
+    """A dataset or a model of the hub. Raises UserError for a name that none can have."""
 
     name: str
     kind: Kind
@@ -109,7 +109,7 @@ class Repo:
         )
 
     def refused(self, status: int, code: str, message: str, revision: str) -> Refusal:
-        """An answer with a status of 400 or more; `code` and `message` are the hub's own words for it."""
+        """Return the error for a status of 400 or more. `code` and `message` are the hub's own words."""
         return Refusal(self._refusal(status, code, message, revision), status)
 
     def _refusal(self, status: int, code: str, message: str, revision: str) -> str:
@@ -143,7 +143,7 @@ class Repo:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without what a terminal would obey."""
+    """Return the first line of an error, without characters that a terminal would obey."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return _printable(line)
 

@@ -1,4 +1,4 @@
-"""Files of a commit, from the cache or the hub, each as long as the hub lists it and with its digest."""
+"""Get files of a commit from the cache or the hub, each with the size and digest that the hub lists."""
 
 import asyncio
 import re
@@ -22,17 +22,18 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit's directory in the cache, and which files below it were checked; there may be others."""
+    """A commit's directory in the cache, and which files in it were checked. There may be others."""
 
     directory: Path
     files: list[str]  # paths below the directory
 
 
 def resolve_commit(repo: str, revision: str, kind: Kind) -> str:
-    """The full commit (40 hex digits) that a branch, tag or commit of a repository means now.
+    """Return the full commit (40 hex digits) that a branch, tag or commit of a repository means now.
 
-    A full commit is returned as it is, with no request, so that what is in the cache can be used offline.
-    Raise UserError as `fetch` does.
+    A full commit is returned as it is, without a request, so that files in the cache can be used offline.
+
+    Raises: UserError as `fetch` does.
     """
     if _COMMIT.fullmatch(revision):
         return revision
@@ -45,18 +46,18 @@ def resolve_commit(repo: str, revision: str, kind: Kind) -> str:
 
 
 def fetch(repo: str, commit: str, kind: Kind, patterns: list[str], ignore: list[str] | None = None) -> Snapshot:
-    """Have the files of a commit in the Hugging Face cache, each as long as the hub says and with its digest.
+    """Get the files of a commit into the Hugging Face cache, each with the size and digest that the hub lists.
 
-    A snapshot that is complete in the cache needs no network; an incomplete one is completed.
+    A snapshot that is complete in the cache needs no network. An incomplete one is completed.
 
     Args:
         commit: 40 hex digits.
-        patterns: which files, with `*` for any characters, slashes among them.
+        patterns: which files; `*` stands for any characters, including slashes.
         ignore: which of them to leave out.
 
-    Raises: UserError for a repository or commit that is not there or not accessible, for a hub that is out of reach,
-    fails, is too slow or does not answer like one, for a download that breaks off, and for damaged files, which are
-    deleted.
+    Raises: UserError for a repository or commit that does not exist or is not accessible, for a hub that is out of
+        reach, fails, is too slow or does not answer like one, for a download that breaks off, and for damaged files,
+        which are deleted.
     """
     if not _COMMIT.fullmatch(commit):
         raise ValueError(f"{commit} is not a full commit")
@@ -76,7 +77,7 @@ def fetch(repo: str, commit: str, kind: Kind, patterns: list[str], ignore: list[
 
 
 async def _complete(repo: Repo, commit: str, cache: Cache, wanted: Callable[[Files], Files]) -> Files:
-    """Fetch the files that are missing; return the list of all files of the commit."""
+    """Fetch the files that are missing. Return the list of all files of the commit."""
     async with Client(repo, commit) as client:
         listed = await client.files()
         # a list in the cache is only of use while it is complete: it may be that of another hub
@@ -103,7 +104,7 @@ async def _complete(repo: Repo, commit: str, cache: Cache, wanted: Callable[[Fil
 
 
 def _check(repo: Repo, cache: Cache, files: Files) -> None:
-    """Raise UserError for files in the cache that are not what the list says, and delete them."""
+    """Raise UserError for files in the cache that differ from the list, and delete them."""
     damaged = []
     with progress(sum(file.size for file in files.values()), f"checking {repo.name}", "B") as bar:
         for path, file in files.items():

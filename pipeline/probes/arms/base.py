@@ -1,4 +1,4 @@
-"""What an arm is: features of prompts, and how a classifier is fitted on them."""
+"""What an arm is: the features that it takes from prompts, and the classifier that is fitted on them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,48 +18,53 @@ FEW = (16,)  # the size that is looked at in every setting
 
 @dataclass(frozen=True)
 class Scored:
-    """A fitted arm. probabilities: of the target, for all prompts (N); choices: what cross-validation chose;
-    weights: what makes the classifier, as arrays by name."""
+    """A fitted arm."""
 
     probabilities: np.ndarray
+    """(N): the probability of the target for all prompts."""
     choices: dict[str, Any]
+    """What cross-validation chose."""
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+    """The classifier's weights, as arrays by name."""
 
 
 class AnyArm(Protocol):
-    """What stages fit: `Arm`, or a class of its own."""
+    """What a stage fits: an `Arm`, or a class of its own with the same methods."""
 
     @property
     def name(self) -> str: ...
 
     def is_for(self, task: Task) -> bool:
-        """Whether it is fitted in the task's setting."""
+        """Return whether the arm is fitted in the task's setting."""
 
     def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """The fitted arm, or arms, by name. views: what the stage hands to all its arms."""
+        """Fit on the task; yield the arm, or several by size, with their names.
+
+        Args:
+            views: what the stage computes once for all its arms.
+            groups: near-duplicate group of each prompt (N).
+            how: settings of the fit.
+        """
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to detect the target.
-
-    features: makes of what the stage hands to all its arms the features of all prompts for each pooling; those of a
-        prompt must not depend on other prompts.
-    model: fitted on them in the balanced setting, or a function that makes it of the same things. With sizes, there
-        is one arm a size, NAME-k8.
-    elsewhere: fitted in the other settings; None: nothing is.
-    control: whether it is fitted on permuted labels as well.
-    stable: the size whose choice of features is tried on other draws of the prompts.
-    describe: of the same things and the fitted preparation, what else is to be kept.
-    """
+    """One way to detect the target. `views` stands for what the stage computes once for all its arms."""
 
     name: str
+    """Its name; with sizes, it becomes several arms, such as NAME-k8."""
     features: Callable[[Any], Mapping[str, Matrix]]
+    """Makes features of all prompts from `views`, by pooling. A prompt's features must not depend on other prompts."""
     model: Model | Callable[[Any], Model]
+    """The model that is fitted in the balanced setting, or a function that makes it from `views`."""
     elsewhere: Model | Callable[[Any], Model] | None = None
+    """The model that is fitted in the other settings; None: the arm is fitted in the balanced setting alone."""
     control: bool = False
+    """Whether the arm is also fitted on permuted labels, where it must be at chance."""
     stable: int = 0
+    """The size whose choice of features is repeated on resampled prompts, to see how stable it is; 0: none."""
     describe: Callable[[Any, Any], dict[str, Any]] | None = None
+    """Returns what else to keep, from `views` and the fitted preparation of the features."""
 
     def is_for(self, task: Task) -> bool:
         if task.setting == SHUFFLED:
@@ -67,7 +72,7 @@ class Arm:
         return task.setting == FULL or self.elsewhere is not None
 
     def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """The fitted arm, or arms, by name."""
+        """Fit on the task; yield the arm, or one per size, with its name."""
         model = self.model if task.setting in (FULL, SHUFFLED) else self.elsewhere
         assert model is not None
         if not isinstance(model, Model):

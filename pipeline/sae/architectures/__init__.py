@@ -1,6 +1,6 @@
 """The architectures that `train_sae` knows, by name.
 
-To add one, write a subclass of `Architecture` in a file here, name it below and in `pipeline/params/sae.py`.
+To add one, write a subclass of `Architecture` in a file here, and name it below and in `pipeline/params/sae.py`.
 """
 
 from pipeline.sae.architectures.base import Architecture

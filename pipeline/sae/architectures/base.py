@@ -1,7 +1,7 @@
-"""What makes an architecture: which latents are active, and what beside the reconstruction training asks of them.
+"""What makes an architecture: which latents are active, and what training asks beside a good reconstruction.
 
-B: tokens of a batch, d: width of the activations, L: latents. Activations come centred on their mean and scaled to a
-mean norm of sqrt(d).
+B is the number of tokens in a batch, d the width of the activations, L the number of latents. Activations come centred
+on their mean and scaled to a mean norm of sqrt(d).
 """
 
 from abc import ABC, abstractmethod
@@ -16,18 +16,17 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Memory:
-    """What an architecture carries from step to step beside its weights, as tensors that a checkpoint can hold.
-
-    last_fired (L): tokens seen since each latent was active. dials: small numbers, such as a coefficient.
-    """
+    """What an architecture carries from step to step beside its weights, as tensors that a checkpoint can hold."""
 
     last_fired: Tensor
+    """(L): tokens seen since each latent was last active."""
     dials: dict[str, Tensor] = field(default_factory=dict)
+    """Numbers that training adjusts, such as a coefficient."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The outcome of one batch: the loss to minimise, the fraction of variance unexplained, and what was active."""
+    """The outcome of one batch."""
 
     loss: Tensor
     fvu: Tensor
@@ -36,13 +35,22 @@ class Step:
 
 
 class Architecture(ABC):
-    """Weights: W_enc (L, d), W_dec (L, d), b_enc (L), b_dec (d), and what a subclass adds."""
+    """The base class of all architectures.
+
+    Its weights are W_enc (L, d), W_dec (L, d), b_enc (L), b_dec (d), and what a subclass adds.
+    """
 
     saved_as: str  # SAELens's name of what is left after training
     unit_decoder: bool  # whether the decoder's rows are kept at norm 1 during training; afterwards they are in any case
 
     def __init__(self, width: int, k: int, *, aux_coefficient: float, variance: float, steps: int) -> None:
-        """k: active latents a token, wanted on average; variance: of the activations, mean |x|^2; steps: planned."""
+        """Set up the hyperparameters.
+
+        Args:
+            k: wanted mean number of active latents per token.
+            variance: mean |x|^2 of the activations.
+            steps: planned number of steps.
+        """
         self.width = width
         self.k = k
         self.aux_coefficient = aux_coefficient
@@ -50,24 +58,24 @@ class Architecture(ABC):
         self.steps = steps
 
     def initial(self, d: int, generator: torch.Generator) -> Weights:
-        """Decoder rows of random directions, the encoder equal to the decoder, biases 0."""
+        """Return first weights: decoder rows in random directions, the encoder equal to the decoder, biases 0."""
         decoder = torch.randn(self.width, d, generator=generator)
         decoder /= decoder.norm(dim=1, keepdim=True)
         return {"W_enc": decoder.clone(), "b_enc": torch.zeros(self.width), "W_dec": decoder, "b_dec": torch.zeros(d)}
 
     @abstractmethod
     def step(self, weights: Weights, x_BD: Tensor, memory: Memory, window: int) -> Step:
-        """The loss of a batch in train mode. window: tokens without firing after which a latent is dead."""
+        """Return the loss of a batch while training. `window`: tokens without firing after which a latent is dead."""
 
     def remember(self, memory: Memory, step: Step, tokens: int) -> None:
-        """Take note of a step that was made."""
+        """Note in `memory` that a step was made."""
         memory.last_fired += tokens
         memory.last_fired[step.fired] = 0
 
     def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor | None:
-        """The activation (L) above which each latent is active once trained, for those saved as jumprelu.
+        """Return the activation (L) above which each latent is active once trained, for SAEs saved as jumprelu.
 
-        `batches` yields the `tokens` train tokens (B, d).
+        `batches` yields the `tokens` train tokens, (B, d) at a time.
         """
         return None
 

@@ -17,9 +17,9 @@ BANDWIDTH = 0.2  # in units of the size that each of k equal latents would have
 
 
 class Penalised(Architecture):
-    """Sparsity by a penalty, whose coefficient is turned during training until k latents are active on average.
+    """Sparsity by a penalty, whose coefficient is adjusted during training until k latents are active on average.
 
-    What is active is not few at first, so these use dense products.
+    At first many latents are active, so these architectures use dense products.
     """
 
     unit_decoder = True  # else a penalty could be evaded by small latents and a large decoder
@@ -47,10 +47,10 @@ class Penalised(Architecture):
 
     @abstractmethod
     def activate(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Latents (B, L), the penalty on them a token, and what else is lost. pre_BL: without a bias."""
+        """Return latents (B, L), their penalty per token, and any further loss. `pre_BL` is without a bias."""
 
     def l1(self, latents: Tensor) -> Tensor:
-        """The mean L1 norm of a token's latents, in units of the activations' norm."""
+        """Return the mean L1 norm of a token's latents, in units of the activations' norm."""
         return latents.sum(dim=1).mean() / math.sqrt(self.variance)
 
 
@@ -68,7 +68,7 @@ class Relu(Penalised):
 
 
 class Gated(Penalised):
-    """A gate says which latents are active, a magnitude how much, so that the penalty shrinks no magnitude.
+    """A gate decides which latents are active, and a magnitude how strongly, so that the penalty shrinks no magnitude.
 
     Rajamanoharan et al. 2024, "Improving Dictionary Learning with Gated Sparse Autoencoders",
     https://arxiv.org/abs/2404.16014
@@ -91,7 +91,7 @@ class Gated(Penalised):
 
 
 class JumpRelu(Penalised):
-    """A learned threshold for each latent and a penalty on L0 itself, both by straight-through estimates.
+    """A learned threshold per latent and a penalty on L0 itself, both trained by straight-through estimates.
 
     Rajamanoharan et al. 2024, "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse Autoencoders",
     https://arxiv.org/abs/2407.14435
@@ -119,7 +119,7 @@ class JumpRelu(Penalised):
 
 
 class _Step(torch.autograd.Function):
-    """1 where x > threshold; the gradient to the threshold is that of a rectangle of the bandwidth around it."""
+    """1 where x > threshold. The threshold's gradient is that of a rectangle of the given bandwidth around it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The encoder product, and the largest of its entries, as fast as the processor allows."""
+"""Compute the encoder product and find its largest entries, as fast as the processor allows."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ GROUP = 16  # latents whose maximum is looked at first
 
 
 def top_latents(pre_BL: Tensor, k: int) -> Tensor:
-    """The k largest of each row, int64 (B, k), in no order; of numbers in half precision only positive ones count.
+    """Return the k largest of each row, int64 (B, k), in no order. In half precision only positive numbers count.
 
-    They are in the k groups with the largest maxima, so most of a wide row need not be looked at one by one.
+    They lie in the k groups with the largest maxima, so most of a wide row need not be searched.
     """
     batch, width = pre_BL.shape
     # as integers, the bits of positive numbers are in the same order, and are compared faster
@@ -26,7 +26,7 @@ def top_latents(pre_BL: Tensor, k: int) -> Tensor:
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
-    """Places of the k largest of each row (B, n), int64 (B, k)."""
+    """Return the places of the k largest of each row (B, n), int64 (B, k)."""
     n = values.shape[1]
     if values.dtype != torch.int16 or n > 2**16:
         return values.topk(k, dim=1, sorted=False).indices
@@ -37,7 +37,7 @@ def _largest(values: Tensor, k: int) -> Tensor:
 
 
 def encoder_product(x_BD: Tensor, w_LD: Tensor, b_enc: Tensor, norms: Tensor) -> Tensor:
-    """(x w^T + b) * norms, (B, L): in bfloat16 where the processor has matrix units for it, else in x's own type."""
+    """Return (x w^T + b) * norms, (B, L): in bfloat16 where the processor has matrix units for it, else in x's type."""
     if x_BD.dtype == torch.float32 and has_fast_bfloat16(x_BD.device):
         weights = w_LD.bfloat16().mul_(norms.bfloat16()[:, None])
         return torch.nn.functional.linear(x_BD.bfloat16(), weights, (b_enc * norms).bfloat16())
@@ -45,7 +45,7 @@ def encoder_product(x_BD: Tensor, w_LD: Tensor, b_enc: Tensor, norms: Tensor) ->
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products take much less time than float32 ones: AMX on CPUs, tensor cores on GPUs."""
+    """Return whether bfloat16 products are much faster than float32 ones: AMX on CPUs, tensor cores on GPUs."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

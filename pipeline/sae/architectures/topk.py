@@ -1,4 +1,4 @@
-"""Architectures with a number of active latents: for each token, or on average over a batch."""
+"""Architectures with a fixed number of active latents: of each token, or on average over a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ AUX_K = 256  # beyond this AuxK costs more than the rest of the step
 
 
 class TopK(Architecture):
-    """The k largest latents of each token; dead latents learn the residual (AuxK).
+    """The k largest latents of each token are active; dead latents learn the residual (AuxK).
 
     Gao et al. 2024, "Scaling and evaluating sparse autoencoders", https://arxiv.org/abs/2406.04093
     """
@@ -47,9 +47,9 @@ class TopK(Architecture):
         return Step(loss, fvu, float(firing.sum()) / len(x_BD), fired)
 
     def select(self, pre_BL: Tensor, exact: Exact, memory: Memory) -> tuple[Active, Tensor]:
-        """The active pairs of a batch and their pre-activations (nnz), both in units of what a latent adds.
+        """Return the active pairs of a batch and their pre-activations (nnz), in units of what a latent adds.
 
-        Pre-activations in half precision are only good for proposing candidates, which `exact` then evaluates.
+        Pre-activations in half precision only propose candidates, which `exact` then evaluates.
         """
         if pre_BL.dtype not in HALF:
             latents = top_latents(pre_BL, self.k).sort(dim=1).values
@@ -62,14 +62,14 @@ class TopK(Architecture):
         return Active.of_rows(latents, self.width), values.gather(1, order).reshape(-1)
 
     def reconstruct(self, weights: Weights, x_BD: Tensor, active: Active, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The fraction of variance unexplained, and the loss that it makes."""
+        """Return the fraction of variance unexplained, and the loss."""
         fvu = self.fvu(x_BD, DecodeActive.apply(latents, weights["W_dec"], active) + weights["b_dec"])
         return fvu, fvu
 
     def auxiliary(self, weights: Weights, x_BD: Tensor, pre_BL: Tensor, residual_BD: Tensor, dead: Tensor) -> Tensor:
-        """AuxK (appendix A.2): the share of the residual that the largest dead latents of each token miss.
+        """Return the AuxK loss: the share of the residual that the largest dead latents of each token fail to explain.
 
-        They are d/2 as in the paper, but at most AUX_K.
+        There are d/2 of these latents as in the paper (appendix A.2), but at most AUX_K.
         """
         with torch.no_grad():
             numbers = dead.nonzero()[:, 0]
@@ -84,8 +84,9 @@ class TopK(Architecture):
 
 
 class BatchTopK(TopK):
-    """The k x B largest latents of a batch; afterwards one threshold for all, so that no token depends on a batch.
+    """The k x B largest latents of a batch are active. Once trained, one threshold replaces the choice by batch.
 
+    So no token's latents depend on a batch.
     Bussmann, Leask & Nanda 2024, "BatchTopK Sparse Autoencoders", https://arxiv.org/abs/2412.06410
     """
 
@@ -115,7 +116,7 @@ class BatchTopK(TopK):
         return Active.of_places(places, batch, self.width), values
 
     def thresholds(self, weights: Weights, batches: Any, tokens: int) -> Tensor:
-        """The exact global quantile at which the mean L0 over all train tokens is k."""
+        """Return the exact global quantile at which the mean L0 over all train tokens is k."""
         wanted = self.k * tokens
         largest = weights["b_enc"].new_empty(0)
         for x_BD in batches:
