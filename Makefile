@@ -8,10 +8,10 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 NEEDED_GB := 5
 
-.PHONY: help setup repro test bench lint deps tour format clean
+.PHONY: help setup repro test test-fast bench lint deps tour format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
 setup: .venv/.installed  ## make .venv with the exact versions of constraints.txt
 
@@ -36,6 +36,9 @@ repro: setup  ## run the pipeline: whatever is out of date, on the embedded defa
 # files in their order: by number of tests, which is xdist's own, the few slow ones under DVC would come last and alone
 test: setup  ## run the whole test suite, two files at a time
 	@$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: setup  ## run the tests of single parts, without DVC and a browser (a minute)
+	@$(RUN) python -m pytest -n 2 --dist loadfile -m 'not slow' tests/unit
 
 bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
