@@ -26,7 +26,7 @@ def test_every_key_has_a_comment_on_its_line() -> None:
     ("key", "value", "expected"),
     [
         ("filter.min_char", 3, r"unknown key 'filter.min_char', did you mean 'min_chars'\?"),
-        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, seeds, data,"),
+        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, seeds, device, data,"),
         ("sae.variants.topk.depth", 1, r"unknown key 'sae.variants.topk.depth'.*width"),
         ("seed", "0", r"seed = '0' is not allowed: should be a valid integer"),
         ("filter.deduplicate", "yes", r"filter.deduplicate = 'yes' is not allowed: should be a valid boolean"),
@@ -40,6 +40,8 @@ def test_every_key_has_a_comment_on_its_line() -> None:
         ("extract.points", ["resid_post.01"], r"extract.points.0 = 'resid_post.01' .*SITE.LAYER"),
         ("extract.points", [], r"extract.points = \[\] is not allowed"),
         ("extract.batch_tokens", 100, r"extract.batch_tokens = 100 .*at least extract.max_tokens, 768"),
+        ("extract.device", "cpu", r"unknown key 'extract.device', it is now 'device' \(allowed here: points,"),
+        ("device", "gpu", r"device = 'gpu' is not allowed: String should match pattern"),
         ("extract.dtype", "int8", r"extract.dtype = 'int8' is not allowed: should be 'float16'"),
         ("sae.variants.topk.k", 5000, r"sae.variants.topk.k = 5000 .*at most the variant's width, 1024"),
         (
