@@ -66,7 +66,8 @@ def check_params_file() -> Params:
             f"{PARAMS_FILE}: model.path = {params.model.path!r} is not allowed: stage fetch_model writes there itself; "
             "copy the model elsewhere"
         )
-    for name, variant in params.sae.variants.items():
-        if variant.path is not None:
-            check_directory(f"sae.variants.{name}.path", variant.path)
+    for name in params.sae.variants:
+        path = params.sae.variant(name).path
+        if path is not None:
+            check_directory(f"sae.variants.{name}.path", path)
     return params

@@ -221,6 +221,7 @@ def test_the_front_page_names_params_that_differ_from_the_default(report: Path) 
     page = (report / "index.html").read_text()
     page = re.sub(r"</?code>", "", page)
     assert "split.test_fraction = 0.5" in page and "data.source = local" in page
+    assert f"sae.variants.{VARIANT}.patience = None" in page, "though no default is called so"
     assert "probe.target =" not in page
     assert "prompts kept" in page
     here = (report / "data/here.js").read_text()
