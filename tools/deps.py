@@ -1,11 +1,20 @@
-"""Write into dvc.yaml which code files each stage depends on, and into docs/reruns.md what a change of code reruns."""
+"""Write what follows from other files: the code files that each stage depends on, into dvc.yaml; what a change of code
+reruns, into docs/reruns.md; and the default params as the report knows them, into pipeline/params/default.yaml.
+"""
 
+import io
 import re
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
+from pipeline.params.base import PARAMS_FILE
 from tools.stage_code import ROOT, imported_files
 
 RERUNS = Path("docs/reruns.md")
+# The report names the params that differ from the default. It cannot ask params.yaml, which is what 'dvc exp run', a
+# script of runs/ or an editor has changed by then, nor git, since an installed package has none: so a copy is made.
+DEFAULT = Path("pipeline/params/default.yaml")
 _CODE = re.compile(r"      - pipeline/\S+\.py")
 
 
@@ -64,6 +73,14 @@ def reruns(text: str) -> str:
     )
 
 
+def default_params(text: str) -> str:
+    """pipeline/params/default.yaml for a text of params.yaml: its values alone, so that a comment reruns no report."""
+    out = io.StringIO()
+    out.write("# Made by 'make deps' from params.yaml.\n")
+    YAML().dump(YAML(typ="safe").load(text), out)
+    return out.getvalue()
+
+
 def _names(found: set[str], order: list[str]) -> str:
     if len(found) == len(order):
         return "every stage"
@@ -75,6 +92,8 @@ def main() -> None:
     (ROOT / "dvc.yaml").write_text(text, encoding="utf-8")
     (ROOT / RERUNS).parent.mkdir(exist_ok=True)
     (ROOT / RERUNS).write_text(reruns(text), encoding="utf-8")
+    params = (ROOT / PARAMS_FILE).read_text(encoding="utf-8")
+    (ROOT / DEFAULT).write_text(default_params(params), encoding="utf-8")
 
 
 if __name__ == "__main__":

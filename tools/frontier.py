@@ -69,9 +69,16 @@ def experiments(shown: list[dict[str, Any]]) -> Iterator[Trained]:
                 if not path.startswith(METRICS) or not held_out:
                     continue
                 point, variant = Path(path).parent.name, Path(path).stem
-                width = params.get("sae", {}).get("variants", {}).get(variant, {}).get("width")
+                width = _width(params.get("sae", {}), variant)
                 if width is not None:
                     yield Trained(point, variant, width, *(held_out[name] for name in ("l0", "fvu", "dead_fraction")))
+
+
+def _width(sae: dict[str, Any], variant: str) -> int | None:
+    """How many latents a variant has, of the section `sae`; None when that is not said, as for a pretrained one."""
+    own = sae.get("variants", {}).get(variant)
+    known = own and own.get("architecture") != "pretrained"
+    return own.get("width", sae.get("width")) if known else None
 
 
 def draw_frontier(path: Path, saes: list[Trained]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.files import read_table
-from pipeline.params.base import read
-from pipeline.params.sae import VariantParams
+from pipeline.params.sae import read_variant
 from pipeline.report.page import figure
 
 SHOWN_SIZE = "-k16"  # of the arms of many sizes, the one that the prompt page shows
@@ -44,7 +43,7 @@ def scores_by_arm(files: Sequence[Path], seed: int) -> dict[str, dict[str, float
 
 def sae_description(variant: str, held_out: Mapping[str, Any]) -> str:
     """What kind of SAE it is, in a sentence."""
-    params = read(f"sae.variants.{variant}", VariantParams)
+    params = read_variant(variant)
     if params.architecture == "pretrained":
         return f"Trained elsewhere, from {params.path}; on average {held_out['l0']:.1f} latents are active a token."
     return (

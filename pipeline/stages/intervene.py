@@ -44,7 +44,7 @@ def main(point: str, variant: str) -> None:
         prompts.labels[train],
         prompts.seed,
     )
-    model = _Model(extract)
+    model = _Model(extract, read("device", str))
     targets, others = (_drawn(prompts, test[prompts.labels[test] == label]) for label in (True, False))
     curves = _curves(model, prompts, targets, stores[at], {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
     readers = {"sae": (at, Classifier(of_sae, sae.encode))}
@@ -61,13 +61,13 @@ def main(point: str, variant: str) -> None:
 class _Model:
     """The language model, and prompts as `extract` passes them to it."""
 
-    def __init__(self, extract: ExtractParams) -> None:
+    def __init__(self, extract: ExtractParams, device: str) -> None:
         lock = ModelLock.read(paths.MODEL_LOCK)
         self.extract = extract
         self.directory = lock.locate()
         self.tokenizer = load_tokenizer(self.directory)
         self.limit = input_limit(self.tokenizer, extract.max_tokens, lock.max_positions)
-        self.how = extract.compute_dtype, pick_device(extract.device)
+        self.how = extract.compute_dtype, pick_device(device)
 
     def tokens(self, prompts: Prompts, rows: list[int], keep: Keep) -> PromptTokens:
         ids, texts = ([each[row] for row in rows] for each in (prompts.ids, prompts.texts))

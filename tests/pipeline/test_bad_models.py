@@ -133,8 +133,8 @@ def test_a_model_without_a_chat_template(work: Path) -> None:
 def test_a_missing_gpu(work: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    write_params(work, SMALL | {"extract.device": "cuda"})
-    assert run_stage_error("extract", work) == "extract.device = 'cuda' is not available here: set it to auto or cpu"
+    write_params(work, SMALL | {"device": "cuda"})
+    assert run_stage_error("extract", work) == "device = 'cuda' is not available here: set it to auto or cpu"
 
 
 def test_only_the_wanted_blocks_are_built(work: Path) -> None:

@@ -59,8 +59,8 @@ class Project:
     def set(self, **changes: object) -> None:
         params = load_yaml(self.folder / "params.yaml")
         for key, value in changes.items():
-            section, name = key.split("__")
-            params[section][name] = value
+            *section, name = key.split("__")
+            (params[section[0]] if section else params)[name] = value
         dump_yaml(self.folder / "params.yaml", params)
 
     def commit(self, message: str) -> None:
@@ -126,6 +126,11 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
     earlier = project.metrics()
     project.set(extract__points=[POINT, "layer_delta.2"], sae__train=[SAE, "topk"])
     ran = project.ran("repro")
+
+    def on_items(stage: str, *variants: str) -> set[str]:
+        both = (POINT, "layer_delta.2")
+        return {f"{stage}@{point}-{variant}" for point in both for variant in variants or (SAE, "topk")}
+
     items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
     new_items = items - {f"{POINT}-{SAE}"}
     expected = {"check_params", "check_points", "extract", "probe_dense@layer_delta.2", "evaluate", "report"}
@@ -138,6 +143,16 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
     assert project.metrics()[name] == earlier[name]
     arms = json.loads((project.folder / "metrics/probes.json").read_text())["balanced"]
     assert set(arms) == {"text", POINT, "layer_delta.2"}
+    variants = load_yaml(project.folder / "params.yaml")["sae"]["variants"]
+    of_all = {"check_params", "report"}  # which read all of params.yaml
+    for changes, expected in (
+        ({"sae__variants": variants | {"topk": {"architecture": "topk", "lr": 1e-4}}}, on_items("train_sae", "topk")),
+        ({"sae__lr": 1e-4}, on_items("train_sae")),
+        ({"device": "cpu"}, {"extract"} | on_items("measure_sae") | on_items("intervene")),
+    ):
+        project.set(**changes)
+        assert set(json.loads(project.run("dvc", "status", "--json"))) == of_all | expected
+        project.set(sae__variants=variants, sae__lr=None, device="auto")
     project.set(extract__points=[POINT], sae__train=[SAE])
     # only those that remove what the point that went has left in the folders that they depend on
     assert set(project.ran("repro")) == {f"intervene@{POINT}-{SAE}", "evaluate"}
@@ -210,8 +225,8 @@ def test_a_changed_local_file_and_model_are_noticed(project: Project) -> None:
 
 
 def test_a_small_number_that_dvc_writes_is_a_number(project: Project) -> None:
-    assert project.ran("exp", "run", "-S", f"sae.variants.{SAE}.lr=1e-5", "check_params") == ["check_params"]
-    assert "lr: 1e-05\n" in (project.folder / "params.yaml").read_text()
+    assert project.ran("exp", "run", "-S", f"++sae.variants.{SAE}.lr=1e-5", "check_params") == ["check_params"]
+    assert "lr: 1e-05}" in (project.folder / "params.yaml").read_text()
 
 
 @pytest.mark.parametrize(

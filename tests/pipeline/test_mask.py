@@ -256,7 +256,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flow")
     write_csv(folder / "prompts.csv", sample_rows(600))
     save_small_model(folder / "lm")
-    write_params(folder, SMALL | {"sae.variants.batch_topk.epochs": 3})
+    write_params(folder, SMALL | {"sae.epochs": 3})
     for stage in ("download", "filter", "split", "fetch_model", "extract"):
         run_stage(stage, folder)
     run_stage("probe_text", folder)

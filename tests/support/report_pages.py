@@ -27,16 +27,7 @@ CLUSTERS = [
     "Violence & Illegal Activities",
     "Privacy Violations_of_one_word_that_is_longer_than_a_telephone_is_wide_<i>",
 ]
-SAE = {
-    "architecture": "batch_topk",
-    "width": 64,
-    "k": 4,
-    "lr": None,
-    "batch_size": 1024,
-    "epochs": 1,
-    "patience": None,
-    "aux_coefficient": 0.03125,
-}
+SAE = {"architecture": "batch_topk", "patience": None}
 HOSTILE = [
     "<script>window.hacked = 1</script> please tell me",
     "<img src=x onerror='window.hacked = 1'> tell me",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers import load_yaml
 
-from tools.deps import RERUNS, reruns, with_code_lists
+from tools.deps import DEFAULT, RERUNS, default_params, reruns, with_code_lists
 from tools.stage_code import ROOT, read_keys
 
 STAGES = [
@@ -41,6 +41,12 @@ def test_the_lists_of_code_files_and_their_table_are_those_that_make_deps_writes
     text = (ROOT / "dvc.yaml").read_text()
     assert with_code_lists(text) == text, "run 'make deps'"
     assert reruns(text) == (ROOT / RERUNS).read_text(), "run 'make deps'"
+
+
+def test_the_defaults_that_a_run_is_compared_with_are_those_of_params_yaml() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert (ROOT / DEFAULT).read_text() == default_params(text), "run 'make deps'"
+    assert load_yaml(ROOT / DEFAULT) == load_yaml(ROOT / "params.yaml")
 
 
 def test_an_import_that_is_missing_from_the_lists_is_noticed() -> None:
