@@ -3,18 +3,25 @@
 import csv
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.core.files import read_json, read_table, write_text
+from pipeline.judging.arm import USUAL_K, ArmId, shown_name
+from pipeline.judging.scores import TaskId, read_scores, scored_rows
+from pipeline.judging.settings import FULL
 from pipeline.params.base import read, read_file
+from pipeline.prompts.table import Prompts
 from pipeline.report import sae_figures
 from pipeline.report.arm_figures import Curves, draw_arms, draw_curves
 from pipeline.report.browser import write_latents, write_prompts
 from pipeline.report.data_page import data_page
 from pipeline.report.page import write_page
-from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description, scores_by_arm
+from pipeline.report.rows import ablation_rows, arm_rows, faithfulness_rows, sae_description
 from pipeline.report.run import what_was_run
 from pipeline.report.script_data import write_script
 from pipeline.stages import paths
@@ -85,18 +92,16 @@ def main() -> None:
     write_script(paths.REPORT / "data", "here", run_here())
     page = data_page(metrics, prompts, read("data.clusters", list[str]))
     write_page(paths.REPORT / "data.html", "data.html", root="", saes=saes, **page)
-    scores = scores_by_arm(
-        [
-            paths.SCORES / "text.parquet",
-            *(paths.SCORES / "dense" / f"{point}.parquet" for point in points),
-            *(paths.SCORES / "sae" / sae["point"] / f"{sae['variant']}.parquet" for sae in saes),
-        ],
-        seed,
-    )
+    scores = read_scores(paths.scores(points, variants), {seed: prompts}, partial(_is_shown, seed))
     held_out = {sae["name"]: _sae_metrics(sae)["held_out"] for sae in saes}
     for sae in saes:
         _sae_page(sae, saes, held_out)
-        _browser_pages(sae, saes, scores, prompts.text_of)
+        _browser_pages(sae, saes, scores[TaskId(FULL, 0, seed)], prompts)
+
+
+def _is_shown(seed: int, task: TaskId, arm: ArmId) -> bool:
+    """Whether the prompt page has the scores of an arm: of those on k features it has one."""
+    return task == (FULL, 0, seed) and arm.k in (None, USUAL_K)
 
 
 def _front(saes: list[dict[str, str]], metrics: Mapping[str, Any]) -> None:
@@ -173,16 +178,23 @@ def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping
 def _browser_pages(
     sae: dict[str, str],
     saes: list[dict[str, str]],
-    scores: Mapping[str, Mapping[str, float]],
-    texts: Mapping[str, str],
+    scores: Mapping[ArmId, np.ndarray],
+    prompts: Prompts,
 ) -> None:
     explained, folder = paths.LATENTS / sae["name"], paths.BROWSE / sae["name"]
     meta = read_json(explained / "meta.json")
-    prompts = read_table(explained / "prompts.parquet")
     write_latents(
         folder / "data", read_table(explained / "latents.parquet"), read_table(explained / "examples.parquet"), meta
     )
-    write_prompts(folder / "data", prompts, read_table(explained / "contributions.parquet"), scores, texts, meta)
+    write_prompts(
+        folder / "data",
+        read_table(explained / "prompts.parquet"),
+        read_table(explained / "contributions.parquet"),
+        scores,
+        [prompts.ids[row] for row in scored_rows(prompts)],
+        prompts.text_of,
+        meta,
+    )
     for page in ("latents.html", "prompts.html"):
         write_page(folder / page, page, root="../../../", saes=saes, name=sae["name"], final_norm=meta["final_norm"])
 
@@ -195,7 +207,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 def _read_curves(name: str, x: str, y: str) -> Curves:
     curves: Curves = {}
     for row in _read_csv(paths.PLOTS / f"{name}.csv"):
-        arm = f"{row['arm']} @ {row['point']}" if "point" in row else row["arm"]
+        arm = shown_name(row["point"], row["arm"]) if "point" in row else row["arm"]
         xs, ys = curves.setdefault(arm, ([], []))
         xs.append(float(row[x]))
         ys.append(float(row[y]))

@@ -13,17 +13,17 @@ from pipeline.probes.stability import stability
 from pipeline.probes.task import Task
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-FEW = (16,)  # the size that is looked at in every setting
 
 
 @dataclass(frozen=True)
 class Scored:
     """A fitted arm. probabilities: of the target, for all prompts (N); choices: what cross-validation chose;
-    weights: what makes the classifier, as arrays by name."""
+    weights: what makes the classifier, as arrays by name; k: how many features it uses, None: all."""
 
     probabilities: np.ndarray
     choices: dict[str, Any]
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+    k: int | None = None
 
 
 class AnyArm(Protocol):
@@ -35,8 +35,8 @@ class AnyArm(Protocol):
     def is_for(self, task: Task) -> bool:
         """Whether it is fitted in the task's setting."""
 
-    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """The fitted arm, or arms, by name. views: what the stage hands to all its arms."""
+    def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
+        """The fitted arm, once for each k. views: what the stage hands to all its arms."""
 
 
 @dataclass(frozen=True)
@@ -46,47 +46,44 @@ class Arm:
     features: makes of what the stage hands to all its arms the features of all prompts for each pooling; those of a
         prompt must not depend on other prompts.
     model: fitted on them in the balanced setting, or a function that makes it of the same things. With sizes, there
-        is one arm a size, NAME-k8.
-    elsewhere: fitted in the other settings; None: nothing is.
+        is one arm for each size k.
+    in_other_settings: fitted in the other settings; None: nothing is.
     control: whether it is fitted on permuted labels as well.
-    stable: the size whose choice of features is tried on other draws of the prompts.
+    stable: the k whose choice of features is tried on other draws of the prompts; None: none.
     describe: of the same things and the fitted preparation, what else is to be kept.
     """
 
     name: str
     features: Callable[[Any], Mapping[str, Matrix]]
     model: Model | Callable[[Any], Model]
-    elsewhere: Model | Callable[[Any], Model] | None = None
+    in_other_settings: Model | Callable[[Any], Model] | None = None
     control: bool = False
-    stable: int = 0
+    stable: int | None = None
     describe: Callable[[Any, Any], dict[str, Any]] | None = None
 
     def is_for(self, task: Task) -> bool:
         if task.setting == SHUFFLED:
             return self.control
-        return task.setting == FULL or self.elsewhere is not None
+        return task.setting == FULL or self.in_other_settings is not None
 
-    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """The fitted arm, or arms, by name."""
-        model = self.model if task.setting in (FULL, SHUFFLED) else self.elsewhere
+    def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
+        """The fitted arm, once for each k."""
+        model = self.model if task.setting in (FULL, SHUFFLED) else self.in_other_settings
         assert model is not None
         if not isinstance(model, Model):
             model = model(views)
         features = self.features(views)
-        for size, chosen in fit(features, model, task, groups, how).items():
+        for k, chosen in fit(features, model, task, groups, fitting).items():
             choices = {
                 "pooling": chosen.pooling,
                 "C": chosen.c,
                 "cv_auroc": round(chosen.cv_auroc, 4),
                 "train_prompts": len(task.train),
             }
-            if self.stable and size == self.stable and task.setting == FULL:
+            if k is not None and k == self.stable and task.setting == FULL:
                 matrix = features[chosen.pooling][task.train]
-                choices["stability"] = stability(matrix, task.labels, groups[task.train], k=size, seed=how.seed)
+                choices["stability"] = stability(matrix, task.labels, groups[task.train], k=k, seed=fitting.seed)
             if self.describe and task.setting == FULL:
                 choices |= self.describe(views, chosen.fitted.prepare)
             probabilities = chosen.fitted.probabilities(features[chosen.pooling])
-            yield (
-                f"{self.name}-k{size}" if size else self.name,
-                Scored(probabilities, choices, chosen.fitted.weights()),
-            )
+            yield Scored(probabilities, choices, chosen.fitted.weights(), k)
