@@ -52,7 +52,7 @@ lint: setup  ## check format, style and types
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 
-deps: setup  ## write the lists of code files in dvc.yaml, and docs/reruns.md
+deps: setup  ## write the code lists and plots of dvc.yaml, and docs/reruns.md
 	@$(RUN) python -m tools.deps
 
 format: setup  ## format the code

@@ -13,6 +13,8 @@ import torch
 from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
 from safetensors.torch import load_file, save_file
 
+from pipeline.report.plots import PLOTS
+
 POINT, VARIANT = "resid_post.1", "batch_topk"
 LATE = [
     ("train_sae", POINT, VARIANT),
@@ -99,6 +101,14 @@ def test_the_curves_are_those_of_the_metrics(flow: Path) -> None:
     x, y = ([float(row[name]) for row in rows] for name in ("fpr", "tpr"))
     area = sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
     assert area == pytest.approx(metrics(flow, "summary")["dense_auroc"], abs=0.01)
+
+
+def test_every_plot_shows_columns_that_its_files_have(flow: Path) -> None:
+    for name, plot in PLOTS.items():
+        files = [flow / f"metrics/plots/{name}.csv", *(flow / f"metrics/plots/{name}").rglob("*.csv")]
+        headers = [file.read_text().splitlines()[0].split(",") for file in files if file.is_file()]
+        assert bool(headers) == bool(plot.template)
+        assert all({plot.x, plot.y} <= set(header) for header in headers)
 
 
 def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> None:
