@@ -58,7 +58,7 @@ lint: setup  ## check format, style and types
 tour: setup  ## run examples/tour.ipynb on the run that is here, and keep its outputs
 	@$(RUN) python -m tools.tour
 
-deps: setup  ## write the code lists of dvc.yaml, docs/reruns.md and the defaults that the report knows
+deps: setup  ## write code lists and plots of dvc.yaml, docs/reruns.md, and the defaults that the report knows
 	@$(RUN) python -m tools.deps
 
 format: setup  ## format the code

@@ -146,7 +146,7 @@ def test_stages_that_lack_their_inputs_say_which(tmp_path: Path) -> None:
     assert run_stage_error("filter", tmp_path) == "data/raw/prompts.parquet is missing: run 'dvc repro' to make it"
     assert run_stage_error("extract", tmp_path) == "models/model.lock.json is missing: run 'dvc repro' to make it"
     assert "data/prompts.parquet is missing" in run_stage_error("split", tmp_path)
-    assert "data/scores/text.parquet is missing" in run_stage_error("evaluate", tmp_path)
+    assert "data/prompts.parquet is missing" in run_stage_error("evaluate", tmp_path)
     line = run_stage_error("train_sae", tmp_path, "resid_post.1", "nope")
     assert line.startswith("variant 'nope' is not in params.yaml: it has batch_topk, topk")
 

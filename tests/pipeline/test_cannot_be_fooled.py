@@ -156,7 +156,7 @@ def changes_with_test(arm: Arm) -> bool:
         task = Task(FULL, 0, np.arange(200), prompts.labels[:200])
         views = {"dense": {"mean": here}, "prompts": prompts}
         scored = arm.scores(views, task, prompts.groups, Fitting([0.1, 1.0], 3, 0))
-        said.append({name: each.probabilities[~test].tolist() for name, each in scored})
+        said.append({each.k: each.probabilities[~test].tolist() for each in scored})
     return said[0] != said[1]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers import SMALL, dump_yaml, load_yaml, sample_rows, save_small_model, write_csv, write_params
 
+from pipeline.report.plots import PLOTS
 from tools.stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
@@ -209,13 +210,8 @@ def test_plots_are_drawn_from_every_curve(project: Project) -> None:
     page = (project.folder / "drawn/index.html").read_text()
     for title in ("ROC on the balanced test prompts", "Prompts by source and cluster", "Prompt lengths"):
         assert page.count(f'"title": "{title}') == 1, title
-    for title in (
-        f"Training of {SAE} at {POINT}",
-        f"Latents of {SAE}",
-        f"Active latents of {SAE}",
-        f"{SAE} at {POINT} as",
-    ):
-        assert page.count(f'"title": "{title}') == 1, title
+    for name in ("sae", "sae_density", "sae_l0", "interventions"):
+        assert page.count(f'"title": "{PLOTS[name].title}, {SAE} at {POINT}"') == 1, name
 
 
 def test_a_changed_local_file_and_model_are_noticed(project: Project) -> None:
