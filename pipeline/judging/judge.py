@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from pipeline.judging.bootstrap import group_resamples, interval, p_value
+from pipeline.judging.bootstrap import GroupErrors, group_resamples
 from pipeline.judging.metrics import BINS, METRICS, bin_of, value_of
 
 CURVE_POINTS = 100  # of a drawn curve
@@ -22,6 +22,7 @@ class Judge:
         self.labels = labels
         self.confidence = confidence
         self.weights = group_resamples(groups, resamples, seed)
+        self.errors = GroupErrors.of(labels, groups)
 
     def value(self, metric: str, scores: np.ndarray) -> float:
         return value_of(metric, self.labels, scores)
@@ -30,22 +31,24 @@ class Judge:
         """The named metrics of an arm's scores, those of `intervals` with `_low` and `_high`."""
         result = {}
         for name in names:
-            result[name] = self.value(name, scores)
+            result[name] = value = self.value(name, scores)
             if name in intervals:
                 resampled = METRICS[name](self.labels, scores, self.weights)
-                result[f"{name}_low"], result[f"{name}_high"] = interval(resampled, self.confidence)
+                low, high = self.errors.interval(value, resampled, self.confidence)
+                result[f"{name}_low"], result[f"{name}_high"] = low, high
         return result
 
     def difference(self, scores: np.ndarray, baseline: np.ndarray, metric: str = "auroc") -> dict[str, float]:
         """The paired difference of a metric, scores minus baseline, with interval and p-value."""
         function = METRICS[metric]
+        value = self.value(metric, scores) - self.value(metric, baseline)
         resampled = function(self.labels, scores, self.weights) - function(self.labels, baseline, self.weights)
-        low, high = interval(resampled, self.confidence)
+        margin = self.errors.margin(resampled, self.confidence)
         return {
-            "difference": self.value(metric, scores) - self.value(metric, baseline),
-            "low": low,
-            "high": high,
-            "p_value": p_value(resampled),
+            "difference": value,
+            "low": max(value - margin, -1.0),
+            "high": min(value + margin, 1.0),
+            "p_value": self.errors.p_value(value, resampled),
         }
 
     def roc(self, scores: np.ndarray) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from probe_data import made
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from pipeline.judging.bootstrap import group_resamples, interval, p_value
+from pipeline.judging.bootstrap import GroupErrors, effective_number, group_resamples
 from pipeline.judging.judge import Judge
 from pipeline.judging.label_noise import label_noise
 from pipeline.judging.metrics import METRICS
@@ -61,21 +61,60 @@ def test_whole_groups_are_resampled() -> None:
     assert weights.mean(axis=0) == pytest.approx(np.ones(6), abs=0.1)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """200 test sets from a known pair of normals, whose AUROC is Phi(1 / sqrt 2)."""
+def coverage(sizes: list[int], simulations: int) -> float:
+    """How often the interval covers the truth, on made test sets whose two classes have groups of these sizes.
+
+    Scores are the same in a group, from a pair of normals whose AUROC is Phi(1 / sqrt 2).
+    """
     rng = np.random.default_rng(0)
     truth, covered = 0.76025, 0
-    for seed in range(200):
-        labels = np.arange(200) < 100
-        scores = rng.normal(labels.astype(float), 1.0)
-        low, high = interval(METRICS["auroc"](labels, scores, group_resamples(np.arange(200), 200, seed)), 0.9)
-        covered += low <= truth <= high
-    assert 0.82 <= covered / 200 <= 0.96
+    groups = np.repeat(np.arange(2 * len(sizes)), sizes * 2)
+    labels = groups < len(sizes)
+    for seed in range(simulations):
+        judge = Judge(labels, groups, resamples=200, confidence=0.9, seed=seed)
+        found = judge.metrics((labels + rng.normal(size=2 * len(sizes))[groups]).astype(float), ["auroc"], ["auroc"])
+        covered += found["auroc_low"] <= truth <= found["auroc_high"]
+    return covered / simulations
 
 
-def test_p_values_of_no_difference_are_large_and_of_a_clear_one_small() -> None:
-    assert p_value(np.linspace(-1, 1, 999)) > 0.9
-    assert p_value(np.linspace(0.1, 1, 999)) == pytest.approx(2 / 1000)
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    assert 0.85 <= coverage([1] * 100, 200) <= 0.96
+
+
+def test_intervals_cover_the_truth_where_two_groups_are_a_third_of_a_class() -> None:
+    assert 0.86 <= coverage([30, 25, *[1] * 110], 200) <= 0.97, "percentiles of the bootstrap cover 0.82"
+
+
+def test_the_effective_number_of_groups_is_that_of_equal_ones() -> None:
+    assert effective_number(np.array([3, 3, 3])) == pytest.approx(3)
+    assert effective_number(np.array([1000, 1, 1])) == pytest.approx(1, abs=0.01)
+    assert effective_number(np.array([])) == 0
+    labels = np.array([True] * 6 + [False] * 6)
+    errors = GroupErrors.of(labels, np.array([*"aabbcc", *"defghi"]))
+    assert errors.groups == pytest.approx(3), "of the class that has fewer"
+    assert errors.inflation == pytest.approx((3 / 2) ** 0.5), "a variance of 3 means is divided by 2, not by 3"
+
+
+def test_p_values_agree_with_the_interval() -> None:
+    errors = GroupErrors(30.0, 1.1)
+    resampled = np.random.default_rng(0).normal(0.1, 0.05, 1000)
+    for confidence in (0.5, 0.9, 0.99):
+        margin = errors.margin(resampled, confidence)
+        assert errors.p_value(margin, resampled) == pytest.approx(1 - confidence)
+    assert errors.p_value(0.0, resampled) == 1
+    assert errors.p_value(0.1, np.full(10, 0.1)) == 0, "every resample says so"
+
+
+def test_intervals_stay_between_0_and_1_and_are_wide_where_nothing_is_known() -> None:
+    errors = GroupErrors(20.0, 1.0)
+    low, high = errors.interval(0.99, np.random.default_rng(0).normal(0.99, 0.05, 500), 0.95)
+    assert 0 < low < 0.99 < high < 1
+    low, high = errors.interval(1.0, np.ones(500), 0.95)
+    assert high == 1 and low == pytest.approx(0.025 ** (1 / 20)), "20 right of 20 shows no more than that"
+    assert errors.interval(0.0, np.zeros(500), 0.95) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
+    alone = GroupErrors.of(np.array([True] * 5 + [False] * 5), np.array(["a"] * 5 + [*"bcdef"]))
+    assert alone.interval(0.8, np.linspace(0.7, 0.9, 99), 0.95) == (0.0, 1.0)
+    assert alone.p_value(0.2, np.linspace(0.1, 0.3, 99)) == 1, "one group of targets says nothing of others"
 
 
 def test_a_difference_is_paired() -> None:
