@@ -8,10 +8,10 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 NEEDED_GB := 5
 
-.PHONY: help setup repro test bench lint deps tour format clean
+.PHONY: help setup repro test test-fast bench lint deps tour format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
 setup: .venv/.installed  ## make .venv with the exact versions of constraints.txt
 
@@ -37,6 +37,9 @@ repro: setup  ## run the pipeline: whatever is out of date, on the embedded defa
 test: setup  ## run the whole test suite, two files at a time
 	@$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-fast: setup  ## run the tests of single parts, without DVC and a browser (a minute)
+	@$(RUN) python -m pytest -n 2 --dist loadfile -m 'not slow' tests/unit
+
 bench: setup  ## measure speed and memory beside other libraries (minutes)
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,gptq,test]'
 	@$(RUN) python -m bench.extract
@@ -55,7 +58,7 @@ lint: setup  ## check format, style and types
 tour: setup  ## run examples/tour.ipynb on the run that is here, and keep its outputs
 	@$(RUN) python -m tools.tour
 
-deps: setup  ## write the lists of code files in dvc.yaml, and docs/reruns.md
+deps: setup  ## write code lists and plots of dvc.yaml, docs/reruns.md, and the defaults that the report knows
 	@$(RUN) python -m tools.deps
 
 format: setup  ## format the code

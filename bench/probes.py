@@ -86,7 +86,7 @@ def made_up(prompts: int, width: int, active: int) -> tuple[sparse.csr_array, np
 
 
 def ours(latents: sparse.csr_array, task: Task, groups: np.ndarray) -> Answer:
-    chosen = fit({"mean": latents}, Model(MaxAbsScaler), task, groups, HOW)[0]
+    chosen = fit({"mean": latents}, Model(MaxAbsScaler), task, groups, HOW)[None]
     return chosen.c, chosen.fitted.probabilities(latents)
 
 

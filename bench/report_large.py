@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from playwright.sync_api import sync_playwright
 
+from pipeline.judging.arm import ArmId
 from pipeline.latents.tables import CONTRIBUTIONS, EXAMPLES, LATENTS, PROMPTS
 from pipeline.prompts.sample import sample_prompts
 from pipeline.report.browser import write_latents, write_prompts
@@ -66,11 +67,16 @@ def write(report: Path, prompts: int, latents: int) -> None:
     meta["counts"] = {"clusters": [1] * len(CLUSTERS), "sources": [1] * len(SOURCES)}
     meta |= {"pooling": "mean", "bias": {"sae": 0.1, "dense": -0.2}}
     write_latents(folder / "data", made_latents(rng, latents, texts), made_examples(rng, latents, texts), meta)
-    scores = {f"arm {number} @ point": dict(zip(ids, rng.random(prompts), strict=True)) for number in range(ARMS)}
-    scores |= {f"{arm} @ point": scores["arm 0 @ point"] for arm in ("dense", "sae_variant")}
-    scores["tfidf"] = scores["arm 1 @ point"]
+    arms = [ArmId("tfidf"), ArmId("dense", ("point",)), ArmId("sae", ("point",), "variant")]
+    arms += [ArmId(f"arm {number}", ("point",)) for number in range(ARMS)]
     write_prompts(
-        folder / "data", made(PROMPTS, of_prompts), made_contributions(rng, np.sort(tested), texts), scores, whole, meta
+        folder / "data",
+        made(PROMPTS, of_prompts),
+        made_contributions(rng, np.sort(tested), texts),
+        {arm: rng.random(prompts) for arm in arms},
+        ids,
+        whole,
+        meta,
     )
     for page in ("latents.html", "prompts.html"):
         write_page(folder / page, page, root="../../../", saes=[{"name": NAME}], name=NAME, final_norm=True)

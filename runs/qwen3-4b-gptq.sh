@@ -24,6 +24,5 @@ exec dvc exp run \
     -S model.source=hub -S model.repo=AlphaGaO/Qwen3-4B-GPTQ -S model.revision=main \
     -S 'extract.points=[resid_post.12,resid_post.18,resid_post.24,layer_delta.35]' \
     -S extract.compute_dtype=bfloat16 -S extract.shard_mb=256 \
-    -S sae.variants.batch_topk.width=8192 -S sae.variants.batch_topk.k=32 \
-    -S sae.variants.batch_topk.batch_size=2048 -S sae.variants.batch_topk.epochs=20 \
+    -S sae.width=8192 -S sae.k=32 -S sae.batch_size=2048 -S sae.epochs=20 \
     "$@"

@@ -38,8 +38,9 @@ done
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 command -v dvc >/dev/null || { echo "error: dvc is not installed: run 'make setup' first" >&2; exit 2; }
-python -m pipeline.params
+python -m pipeline.params --variant "$variant"
+# ++: its entry may say nothing of k and width yet, and DVC refuses -S on a key that is not there
 exec dvc exp run --queue \
     -S "sae.train=[$variant]" \
-    -S "sae.variants.$variant.k=$ks" -S "sae.variants.$variant.width=$widths" \
+    -S "++sae.variants.$variant.k=$ks" -S "++sae.variants.$variant.width=$widths" \
     ${settings[@]+"${settings[@]}"}

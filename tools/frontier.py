@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from pipeline.core.cli import exit_on_user_error
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_rows
-from pipeline.report.style import line_look, save_figure
+from pipeline.report.plots import OF_SAE
+from pipeline.report.style import describe, line_look, save_figure
 from pipeline.stages import paths
 
 METRICS = f"{paths.METRICS}/sae/"
@@ -69,9 +70,16 @@ def experiments(shown: list[dict[str, Any]]) -> Iterator[Trained]:
                 if not path.startswith(METRICS) or not held_out:
                     continue
                 point, variant = Path(path).parent.name, Path(path).stem
-                width = params.get("sae", {}).get("variants", {}).get(variant, {}).get("width")
+                width = _width(params.get("sae", {}), variant)
                 if width is not None:
                     yield Trained(point, variant, width, *(held_out[name] for name in ("l0", "fvu", "dead_fraction")))
+
+
+def _width(sae: dict[str, Any], variant: str) -> int | None:
+    """How many latents a variant has, of the section `sae`; None when that is not said, as for a pretrained one."""
+    own = sae.get("variants", {}).get(variant)
+    known = own and own.get("architecture") != "pretrained"
+    return own.get("width", sae.get("width")) if known else None
 
 
 def draw_frontier(path: Path, saes: list[Trained]) -> None:
@@ -81,15 +89,11 @@ def draw_frontier(path: Path, saes: list[Trained]) -> None:
         lines[f"{sae.point} {sae.variant}, {sae.width} latents"].append((sae.l0, sae.fvu))
 
     def draw(axes: Axes) -> None:
-        for index, (name, places) in enumerate(lines.items()):
-            axes.plot(*zip(*sorted(places), strict=True), marker="o", label=name, **line_look(index))  # type: ignore[arg-type]
+        for index, (name, found) in enumerate(lines.items()):
+            axes.plot(*zip(*sorted(found), strict=True), marker="o", label=name, **line_look(index))  # type: ignore[arg-type]
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(
-            xlabel="L0: active latents a token (mean)",
-            ylabel="FVU: fraction of variance unexplained",
-            title="SAEs on held-out prompts",
-        )
+        describe(axes, OF_SAE["sae_frontier"])
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=8)
 

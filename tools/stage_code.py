@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+from pipeline.params.sae import SharedParams
+
 ROOT = Path(__file__).parents[1]
 ALL_PARAMS = "pipeline.params.root"
 # they decide nothing of what a stage writes: one checks the other sections before it starts, one keeps how long it
@@ -12,6 +14,8 @@ ASIDE |= {f"pipeline.core.{name}" for name in ("cli", "ending", "environment", "
 # what the hub gives is checked against the lock by every stage but the two that ask it first, so how it is asked
 # decides nothing of what the others write
 HUB, ASKING_THE_HUB = "pipeline.core.hub", {"pipeline.stages.download", "pipeline.stages.fetch_model"}
+# functions that read several keys of params.yaml: which
+READERS = {"read_variant": {*(f"sae.{key}" for key in SharedParams.model_fields), "sae.variants.*"}}
 
 
 def imported_files(module: str) -> set[str]:
@@ -44,11 +48,11 @@ def imported_files(module: str) -> set[str]:
 def read_keys(module: str) -> set[str]:
     """The keys of params.yaml that a stage's module reads; `*` stands for what an f-string fills in."""
     tree = ast.parse((ROOT / str(_file_of(module))).read_text(encoding="utf-8"))
-    return {
-        _key(node.args[0])
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "read"
-    }
+    keys: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            keys |= {_key(node.args[0])} if node.func.id == "read" else READERS.get(node.func.id, set())
+    return keys
 
 
 def _key(argument: ast.expr) -> str:

@@ -12,7 +12,7 @@ from pipeline.activations.store import ActivationStore
 from pipeline.core.progress import progress
 
 CHUNK = 2048  # tokens encoded at once
-Matrix: TypeAlias = Any  # a numpy array, or a scipy.sparse.csr_array
+Pooled: TypeAlias = Any  # a numpy array, or a scipy.sparse.csr_array
 
 
 def pooled(
@@ -21,7 +21,7 @@ def pooled(
     poolings: Sequence[str],
     views: Callable[[Tensor], Mapping[str, Tensor]],
     sparse_views: Collection[str] = (),
-) -> dict[str, dict[str, Matrix]]:
+) -> dict[str, dict[str, Pooled]]:
     """Return the pooled features of some prompts, for each view and pooling, in one pass over the activations.
 
     Args:
@@ -41,7 +41,7 @@ def pooled(
     wanted = np.zeros(len(store.prompt_ids), dtype=bool)
     wanted[[place[prompt_id] for prompt_id in prompt_ids]] = True
 
-    pieces: dict[str, dict[str, list[Matrix]]] = {}
+    pieces: dict[str, dict[str, list[Pooled]]] = {}
     order: list[int] = []
     with progress(len(prompt_ids), "pooling", "prompt") as bar:
         for start, end, rows in store.prompts():
@@ -97,7 +97,7 @@ def _by_prompt(
     return of
 
 
-def _stack_sparse(parts: Sequence[Matrix]) -> sparse.csr_array:
+def _stack_sparse(parts: Sequence[Pooled]) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack(parts))
 
 

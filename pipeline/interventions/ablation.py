@@ -88,10 +88,10 @@ def _mean(values: np.ndarray) -> float:
     return float(there.mean()) if len(there) else float("nan")
 
 
-def spread(results: Sequence[Any]) -> Any:
+def mean_and_range(results: Sequence[Any]) -> Any:
     """Replace each number by `mean`, `low` and `high` (the extremes) over several results of the same nested form."""
     if isinstance(results[0], dict):
-        return {key: spread([each[key] for each in results]) for key in results[0]}
+        return {key: mean_and_range([each[key] for each in results]) for key in results[0]}
     return {"mean": float(np.mean(results)), "low": float(np.min(results)), "high": float(np.max(results))}
 
 

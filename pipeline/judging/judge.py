@@ -1,4 +1,4 @@
-"""The one judge: from the scores of all arms to metrics, intervals, paired differences and curves."""
+"""The one judge: from the scores of an arm to metrics, intervals, paired differences and curves."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from pipeline.judging.bootstrap import group_resamples, interval, p_value
-from pipeline.judging.metrics import BINS, METRICS, bin_of
+from pipeline.judging.metrics import BINS, METRICS, bin_of, value_of
 
 CURVE_POINTS = 100  # of a drawn curve
 
@@ -21,11 +21,10 @@ class Judge:
     def __init__(self, labels: np.ndarray, groups: np.ndarray, *, resamples: int, confidence: float, seed: int) -> None:
         self.labels = labels
         self.confidence = confidence
-        self.plain = np.ones((1, len(labels)), dtype=np.int64)
         self.weights = group_resamples(groups, resamples, seed)
 
     def value(self, metric: str, scores: np.ndarray) -> float:
-        return float(METRICS[metric](self.labels, scores, self.plain)[0])
+        return value_of(metric, self.labels, scores)
 
     def metrics(self, scores: np.ndarray, names: Sequence[str], intervals: Sequence[str]) -> dict[str, float]:
         """The named metrics of an arm's scores, those of `intervals` with `_low` and `_high`."""
@@ -73,22 +72,6 @@ class Judge:
                     }
                 )
         return rows
-
-
-def label_noise(labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """How often labels are wrong, from pairs of near-duplicates whose labels disagree.
-
-    If each label is flipped with probability e, independently, and near-duplicates should have the same, a share
-    2 e (1 - e) of the pairs disagrees; `error_rate` is that e. No classifier can be expected to be right more often
-    than 1 - e on such prompts. NaN without pairs. Too low where exact duplicates that disagree were dropped before.
-    """
-    _, member = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(member)
-    targets = np.bincount(member, weights=labels)
-    pairs = float((sizes * (sizes - 1) / 2).sum())
-    disagreeing = float((targets * (sizes - targets)).sum())
-    share = disagreeing / pairs if pairs else float("nan")
-    return {"pairs": pairs, "disagreeing": disagreeing, "error_rate": (1 - max(1 - 2 * share, 0.0) ** 0.5) / 2}
 
 
 def _thinned(x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> list[dict[str, Any]]:

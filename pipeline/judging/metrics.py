@@ -86,6 +86,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def value_of(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
+    """The named metric with every prompt counted once; NaN where it is not defined."""
+    return float(METRICS[metric](labels, scores, np.ones((1, len(labels)), dtype=np.int64))[0])
+
+
 def _by_score(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weight of targets and of others at each distinct score, ascending: two (R, distinct) arrays."""
     order = np.argsort(scores, kind="stable")

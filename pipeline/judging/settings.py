@@ -11,6 +11,8 @@ from pipeline.prompts.table import Prompts
 Negatives = Literal["even", "natural"]
 FULL, SHUFFLED = "balanced", "shuffled"
 SHUFFLES = 5
+# what the names of the other settings begin with, before a number or a source
+SCARCE, NOISE, WITHOUT = "scarce_", "noise_", "without_"
 
 
 def balanced(prompts: Prompts, side: Literal["train", "test"], negatives: Negatives, fewest: int) -> np.ndarray:
@@ -46,4 +48,4 @@ def _evenly(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
         cluster = clusters[row]
         seen[cluster] = seen.get(cluster, 0) + 1
         rounds.append((seen[cluster], cluster))
-    return rows[sorted(range(len(rows)), key=lambda place: rounds[place])]
+    return rows[sorted(range(len(rows)), key=lambda number: rounds[number])]

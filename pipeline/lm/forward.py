@@ -155,7 +155,7 @@ class PromptForward:
         if alone:
             raise UserError(
                 f"the device has too little memory for prompt {self.tokens.prompt_ids[prompt]} of "
-                f"{self.ends[prompt]} tokens alone: lower extract.max_tokens, or use another extract.device"
+                f"{self.ends[prompt]} tokens alone: lower extract.max_tokens, or use another device"
             )
         self.batch_tokens = padded // 2
         if torch.cuda.is_available():

@@ -278,7 +278,7 @@ def pick_device(device: str) -> str:
         return next(name for name, there in available.items() if there)
     kind, _, number = device.partition(":")
     if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise UserError(f"extract.device = {device!r} is not available here: set it to auto or cpu")
+        raise UserError(f"device = {device!r} is not available here: set it to auto or cpu")
     return device
 
 

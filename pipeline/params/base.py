@@ -12,6 +12,7 @@ from pipeline.core.system_errors import system_line
 from pipeline.params.yaml_file import printable, read_yaml, shown
 
 PARAMS_FILE = Path("params.yaml")
+MOVED = {"extract.device": "device"}  # earlier key -> key
 T = TypeVar("T")
 Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}$")]
 Short = Annotated[str, Field(min_length=1, max_length=255)]
@@ -73,6 +74,7 @@ def _sentence(prefix: str, kind: Any, error: ErrorDetails) -> str:
         known = _keys_of(kind, [str(part) for part in error["loc"][:-1]])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else ""
+        hint = f", it is now '{MOVED[key]}'" if key in MOVED else hint
         return f"unknown key '{key}'{hint} (allowed here: {', '.join(known)})"
     if error["type"] == "missing":
         return f"key '{key}' is missing: add it"

@@ -1,4 +1,4 @@
-"""The sections `model` and `extract`: which language model, and what is taken from it."""
+"""The sections `model` and `extract`, and `device`: which language model, what is taken from it, and where it runs."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.core.errors import UserError
 from pipeline.core.points import Point
 from pipeline.params.base import PARAMS_FILE, PathText, Repo, Section, Short
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 
 
 class TinyParams(Section):
@@ -45,7 +47,6 @@ class ExtractParams(Section):
     keep: Literal["prompt", "all"]
     dtype: Literal["float16", "bfloat16", "float32"]
     compute_dtype: Literal["auto", "float16", "bfloat16", "float32"]
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     shard_mb: Annotated[int, Field(ge=1, le=512)]
 
     @field_validator("points")

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pipeline.core.errors import UserError
 from pipeline.params.base import PARAMS_FILE, Section, read_file, validate
 from pipeline.params.data import DataParams, FilterParams, SplitParams
-from pipeline.params.model import ExtractParams, ModelParams, check_layers
+from pipeline.params.model import Device, ExtractParams, ModelParams, check_layers
 from pipeline.params.on_disk import check_directory, check_file
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.params.sae import SaeParams
@@ -25,6 +25,7 @@ class Params(Section):
 
     seed: Seed
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)]
+    device: Device
     data: DataParams
     filter: FilterParams
     split: SplitParams
@@ -65,7 +66,8 @@ def check_params_file() -> Params:
             f"{PARAMS_FILE}: model.path = {params.model.path!r} is not allowed: stage fetch_model writes there itself; "
             "copy the model elsewhere"
         )
-    for name, variant in params.sae.variants.items():
-        if variant.path is not None:
-            check_directory(f"sae.variants.{name}.path", variant.path)
+    for name in params.sae.variants:
+        path = params.sae.variant(name).path
+        if path is not None:
+            check_directory(f"sae.variants.{name}.path", path)
     return params

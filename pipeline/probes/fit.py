@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.core.errors import UserError
-from pipeline.judging.metrics import auroc
+from pipeline.judging.metrics import value_of
 from pipeline.probes.logistic import Features, logistic
 from pipeline.probes.models import Fitted, Matrix, Model
 from pipeline.probes.task import Task
@@ -48,44 +48,44 @@ def fit(
     model: Model,
     task: Task,
     groups: np.ndarray,
-    how: Fitting,
-) -> dict[int, Chosen]:
+    fitting: Fitting,
+) -> dict[int | None, Chosen]:
     """Choose pooling and C by cross-validated AUROC, then fit on all training prompts of the task.
 
     Args:
         features: for each pooling the features of all prompts (N, width); only rows of task.train are looked at.
         groups: near-duplicate groups (N).
 
-    Returns: for each of model.sizes that the features have, or for 0 without sizes, what was chosen.
+    Returns: what was chosen, for each k of model.sizes that the features have; without sizes for None, all features.
     Raises: UserError when there are too few groups or prompts for the folds.
     """
-    splits = folds_of(task, groups, how)
-    scores: dict[tuple[int, str, float], list[float]] = {}
+    splits = folds_of(task, groups, fitting)
+    scores: dict[tuple[int | None, str, float], list[float]] = {}
     for pooling, matrix in features.items():
-        for size, c, value in _cross_validated(model, take(matrix, task.train), task.labels, splits, how.c_grid):
-            scores.setdefault((size, pooling, c), []).append(value)
+        for k, c, value in _cross_validated(model, take(matrix, task.train), task.labels, splits, fitting.c_grid):
+            scores.setdefault((k, pooling, c), []).append(value)
     if any(np.isnan(values).all() for values in scores.values()):
         raise UserError(f"every fold of {task.setting} has only one class: lower probe.folds, or use more data")
     means = {key: float(np.nanmean(values)) for key, values in scores.items()}
     best = {
         # of equals the most regularised
-        size: max((key for key in means if key[0] == size), key=lambda key: (round(means[key], 6), -key[2]))
-        for size in sorted({key[0] for key in means})
+        k: max((key for key in means if key[0] == k), key=lambda key: (round(means[key], 6), -key[2]))
+        for k in dict.fromkeys(key[0] for key in means)
     }
     prepared: dict[str, tuple[Any, Matrix]] = {}
-    chosen = {}
-    for size, (_, pooling, c) in best.items():
+    chosen: dict[int | None, Chosen] = {}
+    for k, (_, pooling, c) in best.items():
         if pooling not in prepared:
             prepare, matrix = model.prepare and model.prepare(), take(features[pooling], task.train)
             prepared[pooling] = prepare, prepare.fit_transform(matrix, task.labels) if prepare else matrix
         prepare, matrix = prepared[pooling]
-        narrow = matrix[:, :size] if size else matrix
+        narrow = matrix[:, :k] if k else matrix
         fitted = _fit_finely(model, narrow.astype(np.float64), task.labels, c)
-        chosen[size] = Chosen(pooling, c, means[best[size]], Fitted(prepare, *fitted))
+        chosen[k] = Chosen(pooling, c, means[best[k]], Fitted(prepare, *fitted))
     return chosen
 
 
-def folds_of(task: Task, groups: np.ndarray, how: Fitting) -> list[Split]:
+def folds_of(task: Task, groups: np.ndarray, fitting: Fitting) -> list[Split]:
     """The splits of the task, made if it has none yet; near-duplicate groups (N) never straddle them.
 
     Raises: UserError when there are too few groups.
@@ -93,9 +93,9 @@ def folds_of(task: Task, groups: np.ndarray, how: Fitting) -> list[Split]:
     if task.splits is not None:
         return task.splits
     for label in (True, False):
-        if len(set(groups[task.train][task.labels == label])) < how.folds:
-            raise UserError(f"too few groups of near-duplicates in train for probe.folds = {how.folds}: lower it")
-    splitter = StratifiedGroupKFold(how.folds, shuffle=True, random_state=how.seed)
+        if len(set(groups[task.train][task.labels == label])) < fitting.folds:
+            raise UserError(f"too few groups of near-duplicates in train for probe.folds = {fitting.folds}: lower it")
+    splitter = StratifiedGroupKFold(fitting.folds, shuffle=True, random_state=fitting.seed)
     return list(splitter.split(task.labels, task.labels, groups[task.train]))
 
 
@@ -106,8 +106,8 @@ def take(matrix: Matrix, rows: np.ndarray) -> Matrix:
 
 def _cross_validated(
     model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
-) -> Iterator[tuple[int, float, float]]:
-    """Size, C, and the AUROC on the prompts outside a fold, of fits on those inside."""
+) -> Iterator[tuple[int | None, float, float]]:
+    """k, C, and the AUROC on the prompts outside a fold, of fits on those inside."""
     if model.prepare is None:
         yield from _aurocs(model, matrix, labels, splits, c_grid)
         return
@@ -121,7 +121,7 @@ def _cross_validated(
 
 def _aurocs(
     model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
-) -> Iterator[tuple[int, float, float]]:
+) -> Iterator[tuple[int | None, float, float]]:
     """As _cross_validated, of prepared features, (n, width) or (folds, n, width)."""
     scaling = [model.scaling(_of_fold(matrix, fold)[inside]) for fold, (inside, _) in enumerate(splits)]
     offset, scale = (np.stack(each) for each in zip(*scaling, strict=True))
@@ -129,18 +129,17 @@ def _aurocs(
         centre = matrix.mean(axis=-2, dtype=np.float64)
         matrix, offset = (matrix - centre[..., None, :]).astype(matrix.dtype), offset - centre
     insides = [inside for inside, _ in splits]
-    for size in model.sizes or [0]:
-        width = size or matrix.shape[-1]
+    for k in model.sizes or [None]:
+        width = k or matrix.shape[-1]
         if width > matrix.shape[-1]:
             continue
-        narrow = matrix[..., :width] if size else matrix
+        narrow = matrix[..., :width] if k else matrix
         logits = (_logits_l1 if model.l1 else _logits)(
             narrow, labels, insides, offset[:, :width], scale[:, :width], c_grid
         )
         for fold, (_, outside) in enumerate(splits):
-            everyone = np.ones((1, len(outside)))
             for number, c in enumerate(c_grid):
-                yield size, c, float(auroc(labels[outside], logits[fold, number, outside], everyone)[0])
+                yield k, c, value_of("auroc", labels[outside], logits[fold, number, outside])
 
 
 def _of_fold(matrix: Matrix, fold: int) -> Matrix:

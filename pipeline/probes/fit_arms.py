@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from pipeline.core.files import replacing, write_json
 from pipeline.core.progress import progress
+from pipeline.judging.arm import ArmId, points_key
+from pipeline.judging.scores import TaskId, scored_rows, scores_table
 from pipeline.judging.settings import FULL, balanced
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.base import AnyArm, Scored
@@ -21,19 +23,6 @@ from pipeline.probes.processes import in_processes
 from pipeline.probes.task import Task, tasks
 from pipeline.prompts.table import Prompts
 
-SCORES_SCHEMA = pa.schema(
-    [
-        ("setting", pa.string()),
-        ("draw", pa.int64()),
-        ("point", pa.string()),  # 'text' for arms that read no activations
-        ("arm", pa.string()),
-        ("seed", pa.int64()),
-        ("split", pa.string()),  # test or benign
-        ("prompt_id", pa.string()),
-        ("score", pa.float32()),  # probability of the target
-    ]
-)
-
 
 def fit_arms(
     arms: Sequence[AnyArm],
@@ -41,19 +30,17 @@ def fit_arms(
     params: ProbeParams,
     prompts_by_seed: Mapping[int, Prompts],
     *,
-    point: str,
     folder: Path,
-    suffix: str = "",
+    points: Sequence[str] = (),
+    variant: str | None = None,
 ) -> pa.Table:
-    """Fit arms in every setting, and in the balanced one with every seed; return their scores.
-
-    They are of the test and the harmless prompts, in the order of the seed's Prompts.
+    """Fit arms in every setting, and in the balanced one with every seed; return their scores, as the table SCORES.
 
     Args:
-        prompts_by_seed: the main seed first.
         views: makes of the prompts what the arms' features are made of.
+        prompts_by_seed: the main seed first.
         folder: where the classifiers of the balanced setting and the first seed are written, one folder an arm.
-        suffix: put after the arms' names in the scores.
+        points, variant: what the arms read: the activations at these points, and the SAE of this variant.
     """
     tables, written = [], set()
     first = next(iter(prompts_by_seed))
@@ -63,19 +50,20 @@ def fit_arms(
         if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
         prompts, every = _needed(prompts, every)
-        scored_rows = np.flatnonzero(~prompts.train)
-        ids = pa.array([prompts.ids[row] for row in scored_rows])
-        sides = pa.array(prompts.sides[scored_rows])
-        for (setting, draw, arm), scored in _all(arms, views(prompts), prompts, every, params, point):
-            if setting == FULL and seed == first:
-                _write_classifier(folder / arm, scored.choices, scored.weights)
-                written.add(folder / arm / "probe.json")
-            constants = [pa.repeat(value, len(ids)) for value in (setting, draw, point, arm + suffix, seed)]
-            columns = [*constants, sides, ids, pa.array(scored.probabilities[scored_rows])]
-            tables.append(pa.table(columns, names=SCORES_SCHEMA.names).cast(SCORES_SCHEMA))
+        rows = scored_rows(prompts)
+        blocks = []
+        of_arms = _all(arms, views(prompts), prompts, every, params, doing=f"probes at {points_key(points)}")
+        for task, name, fitted in of_arms:
+            arm = ArmId(name, tuple(points), variant, fitted.k)
+            if task.setting == FULL and seed == first:
+                _write_classifier(folder / arm.classifier, fitted.choices, fitted.weights)
+                written.add(folder / arm.classifier / "probe.json")
+            task_id = TaskId(task.setting, task.draw, seed)
+            blocks.append((task_id, arm, fitted.probabilities[rows].astype(np.float32)))
+        tables.append(scores_table(prompts, blocks))
     for left in set(folder.glob("*/probe.json")) - written:  # of an SAE with more latents, say
         shutil.rmtree(left.parent)
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _tasks(prompts: Prompts, params: ProbeParams) -> list[Task]:
@@ -102,24 +90,24 @@ def _needed(prompts: Prompts, every: list[Task]) -> tuple[Prompts, list[Task]]:
 
 
 def _all(
-    arms: Sequence[AnyArm], views: Any, prompts: Prompts, every: list[Task], params: ProbeParams, point: str
-) -> Iterator[tuple[tuple[str, int, str], Scored]]:
+    arms: Sequence[AnyArm], views: Any, prompts: Prompts, every: list[Task], params: ProbeParams, doing: str
+) -> Iterator[tuple[Task, str, Scored]]:
     """Every arm in every setting, as many at a time as there are processors; in the same order in any case."""
-    how = Fitting(params.c_grid, params.folds, prompts.seed)
-    splits = in_processes(lambda number: folds_of(every[number], prompts.groups, how), len(every))
+    fitting = Fitting(params.c_grid, params.folds, prompts.seed)
+    splits = in_processes(lambda number: folds_of(every[number], prompts.groups, fitting), len(every))
     split = [replace(task, splits=made) for task, made in zip(every, splits, strict=True)]
     jobs = [(task, arm) for task in split for arm in arms if arm.is_for(task)]
 
-    def job(number: int) -> list[tuple[str, Scored]]:
+    def job(number: int) -> list[Scored]:
         task, arm = jobs[number]
-        return list(arm.scores(views, task, prompts.groups, how))
+        return list(arm.scores(views, task, prompts.groups, fitting))
 
-    with progress(len(jobs), f"probes at {point}", "fit") as bar:
-        for (task, arm), scored in zip(jobs, in_processes(job, len(jobs)), strict=True):
+    with progress(len(jobs), doing, "fit") as bar:
+        for (task, arm), found in zip(jobs, in_processes(job, len(jobs)), strict=True):
             bar.set_postfix(arm=arm.name, setting=task.setting, refresh=False)
             bar.update()
-            for name, each in scored:
-                yield (task.setting, task.draw, name), each
+            for fitted in found:
+                yield task, arm.name, fitted
 
 
 def _write_classifier(folder: Path, choices: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:

@@ -29,7 +29,7 @@ TINY = 1e-30
 DENSE_FROM = 1 / 32  # share of entries from which products with a dense matrix are the faster ones
 
 # a step of w (F, C, width + 1), how much it changed the gradient, and 1 / the product of both (F, C)
-Step = tuple[Tensor, ...]
+Update = tuple[Tensor, ...]
 
 
 class Features:
@@ -114,7 +114,7 @@ def logistic(
     z = torch.zeros(*w.shape[:2], len(labels), dtype=dtype)
     g = gradient(used * (z.sigmoid() - target), w)
     factors = _factors(features.matrix, used, centre, shrink, penalty) if features.is_narrow() else None
-    steps: deque[Step] = deque(maxlen=MEMORY)
+    steps: deque[Update] = deque(maxlen=MEMORY)
     for _ in range(MAX_ITERATIONS):
         going = g.abs().amax(dim=2) > enough
         kept = going.any(dim=0)
@@ -190,7 +190,7 @@ def _factors(matrix: Tensor, used: Tensor, centre: Tensor, shrink: Tensor, penal
     return None if failed.any() else factors  # columns too much alike for single precision
 
 
-def _times_inverse_hessian(g: Tensor, steps: Sequence[Step], factors: Tensor | None) -> Tensor:
+def _times_inverse_hessian(g: Tensor, steps: Sequence[Update], factors: Tensor | None) -> Tensor:
     """Multiply g (F, C, width + 1) by L-BFGS's approximation of the inverse Hessian.
 
     Args:

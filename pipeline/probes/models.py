@@ -62,13 +62,13 @@ class Fitted:
         return {**own, "intercept": np.array([self.intercept]), **made_of}
 
 
-class Ranked(TransformerMixin, BaseEstimator):
+class BestColumns(TransformerMixin, BaseEstimator):
     """The columns that tell the classes apart best, best first: by the F statistic (for two classes, t squared)."""
 
     def __init__(self, k: int) -> None:
         self.k = k
 
-    def fit(self, matrix: Matrix, labels: np.ndarray) -> "Ranked":
+    def fit(self, matrix: Matrix, labels: np.ndarray) -> "BestColumns":
         if not sparse.issparse(matrix):  # sums of squares in float32 would lose columns far from zero
             matrix = matrix - matrix.mean(axis=0, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings(action="ignore"):

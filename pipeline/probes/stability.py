@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.probes.models import Matrix, Ranked
+from pipeline.probes.models import BestColumns, Matrix
 
 
 def stability(
@@ -26,7 +26,7 @@ def stability(
     for _ in range(resamples):
         drawn = rng.integers(0, member.max() + 1, member.max() + 1)
         rows = np.concatenate([rows_of[starts[group] : starts[group + 1]] for group in drawn])
-        choices.append(set(Ranked(k).fit(matrix[rows], labels[rows]).columns_.tolist()))
+        choices.append(set(BestColumns(k).fit(matrix[rows], labels[rows]).columns_.tolist()))
         counts[list(choices[-1])] += 1
     pairs = [(choices[i], choices[j]) for i in range(resamples) for j in range(i)]
     shares = counts / resamples

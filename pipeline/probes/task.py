@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.judging.settings import FULL, SHUFFLED, SHUFFLES, Negatives, balanced
+from pipeline.judging.settings import FULL, NOISE, SCARCE, SHUFFLED, SHUFFLES, WITHOUT, Negatives, balanced
 from pipeline.prompts.draw import draw_key
 from pipeline.prompts.table import Prompts, largest_sources
 
@@ -13,7 +13,7 @@ from pipeline.prompts.table import Prompts, largest_sources
 @dataclass(frozen=True)
 class Task:
     """One training set. train: rows of Prompts (n), none of them of test; labels: bool (n), what is learned; splits:
-    its folds, as places within train, inside and outside of each."""
+    its folds, as positions within train, inside and outside of each."""
 
     setting: str
     draw: int
@@ -37,9 +37,10 @@ def tasks(
     `shuffled`: its labels permuted, SHUFFLES times: whatever is fitted on them must be at chance on average.
     `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
     flipped. `without_SOURCE`: no train prompts of that source, one of the largest, on whose test prompts it is to be
-    judged. Sizes that
-    train does not have, or that have too few near-duplicate groups for the folds, and sources without `fewest` train
-    prompts of each class beside them, are left out.
+    judged.
+
+    Sizes that train does not have, or that have too few near-duplicate groups for the folds, and sources without
+    `fewest` train prompts of each class beside them, are left out.
     """
     train = balanced(prompts, "train", negatives, fewest)
     labels = prompts.labels[train]
@@ -54,19 +55,19 @@ def tasks(
             halves = [order[labels[order] == label][: size // 2] for label in (True, False)]
             chosen = np.sort(np.concatenate(halves))
             if _groups(prompts, train[chosen]) >= folds:
-                yield Task(f"scarce_{size}", draw, train[chosen], labels[chosen])
+                yield Task(f"{SCARCE}{size}", draw, train[chosen], labels[chosen])
     for share in noise:
         keys = [draw_key(prompts.seed, "noise", prompts.ids[row]) for row in train]
         flipped = labels.copy()
         first = np.argsort(keys, kind="stable")[: round(share * len(train))]
         flipped[first] = ~flipped[first]
-        yield Task(f"noise_{100 * share:g}", 0, train, flipped)
+        yield Task(f"{NOISE}{100 * share:g}", 0, train, flipped)
     for source in largest_sources(prompts):
         kept = prompts.sources[train] != source
         judged = prompts.test & (prompts.sources == source)
         enough = min(np.bincount(labels[kept], minlength=2)) >= fewest and _groups(prompts, train[kept]) >= folds
         if enough and len(set(prompts.labels[judged])) == 2:
-            yield Task(f"without_{source}", 0, train[kept], labels[kept])
+            yield Task(f"{WITHOUT}{source}", 0, train[kept], labels[kept])
 
 
 def _groups(prompts: Prompts, rows: np.ndarray) -> int:

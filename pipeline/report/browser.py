@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.text import label, labels
-from pipeline.report.rows import arm_name
+from pipeline.judging.arm import ArmId
 from pipeline.report.script_data import brief, write_chunks, write_script
 from pipeline.report.sources import listed, sum_of
 
@@ -67,7 +67,8 @@ def write_prompts(
     folder: Path,
     prompts: pa.Table,
     contributions: pa.Table,
-    scores: Mapping[str, Mapping[str, float]],
+    scores: Mapping[ArmId, np.ndarray],
+    scored: Sequence[str],
     texts: Mapping[str, str],
     meta: Mapping[str, Any],
 ) -> None:
@@ -75,13 +76,15 @@ def write_prompts(
 
     Args:
         prompts, contributions: tables of stage explain.
-        scores: of each arm, by prompt id; texts: by prompt id.
+        scores: of each arm, of the scored prompts (n); scored: their ids, among which are those with contributions.
+        texts: by prompt id.
     """
     rows = prompts.to_pylist()
-    arms = sorted(scores)
-    place = {row["prompt"]: number for number, row in enumerate(contributions.to_pylist())}
+    arms = {str(arm): values for arm, values in sorted(scores.items(), key=lambda item: str(item[0]))}
+    scores_of = dict(zip(scored, np.stack(list(arms.values()), axis=1), strict=True))
+    number_of = {prompt: number for number, prompt in enumerate(contributions["prompt"].to_pylist())}
     index = {
-        "arms": arms,
+        "arms": list(arms),
         "file": {"texts": TEXTS_A_FILE, "contributions": CONTRIBUTIONS_A_FILE},
         "ids": [row["prompt_id"] for row in rows],
         "sides": [row["side"] for row in rows],
@@ -90,14 +93,14 @@ def write_prompts(
         "snippets": [texts[row["prompt_id"]][:SNIPPET] for row in rows],
         "names": meta["clusters"],
         "own": {
-            "sae": arm_name(f"sae_{meta['variant']}", meta["point"]),
-            "dense": arm_name("dense", meta["point"]),
+            "sae": str(ArmId("sae", (meta["point"],), meta["variant"])),
+            "dense": str(ArmId("dense", (meta["point"],))),
         },
         "target": meta["target"],
         "bias": meta["bias"],
-        "contributions": [place.get(number) for number in range(len(rows))],
+        "contributions": [number_of.get(row) for row in range(len(rows))],
         "scores": [
-            [brief(scores[arm][row["prompt_id"]], SCORE_DIGITS) for arm in arms] if number in place else None
+            _briefly(scores_of[row["prompt_id"]].tolist(), SCORE_DIGITS) if number in number_of else None
             for number, row in enumerate(rows)
         ],
     }
@@ -123,8 +126,8 @@ def _of_sources(names: list[str], counts: list[int], rates: np.ndarray) -> tuple
     Returns: names, counts and rates of the rows.
     """
     first, others = listed(dict(zip(names, counts, strict=True)))
-    place = {name: number for number, name in enumerate(names)}
-    rows = [[place[name] for name in group] for group in (*([name] for name in first), *([others] if others else []))]
+    row_of = {name: row for row, name in enumerate(names)}
+    rows = [[row_of[name] for name in group] for group in (*([name] for name in first), *([others] if others else []))]
     prompts = [np.array(counts)[row] for row in rows]
     shares = [rates[:, row] @ (count / count.sum()) for row, count in zip(rows, prompts, strict=True)]
     return labels([*first, *sum_of(others)]), [int(count.sum()) for count in prompts], np.stack(shares, axis=1)

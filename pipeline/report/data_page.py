@@ -7,6 +7,8 @@ from pipeline.core.files import LONGEST_NAME
 from pipeline.core.text import label, labels
 from pipeline.prompts.draw import draw_key
 from pipeline.prompts.table import Prompts
+from pipeline.report.page import pictures
+from pipeline.report.plots import OF_PROMPTS
 from pipeline.report.sources import listed, sum_of
 
 EXAMPLES, LONGEST = 3, 400  # of each cluster; characters of one that are shown
@@ -46,11 +48,7 @@ def data_page(metrics: Mapping[str, Any], prompts: Prompts, names: list[str]) ->
         "reasons": REASONS,
         "clusters": clusters,
         "sources": _sources(of_filter["kept_by_source"], split["test_share_by_source"]),
-        "figures": [
-            {"file": "source_by_cluster.png", "caption": "Prompts by source and cluster, before the filter"},
-            {"file": "prompt_length.png", "caption": "Prompt lengths before the filter, with the cut for short ones"},
-            {"file": "mean_length.png", "caption": "Mean prompt length by source and cluster, before the filter"},
-        ],
+        "figures": pictures(OF_PROMPTS),
     }
 
 

@@ -1,5 +1,6 @@
 """Pages from templates: everything that is put into one is escaped, and what cannot be seen is made visible."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.core.files import write_text
 from pipeline.core.text import visible
+from pipeline.report.plots import Plot
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -28,6 +30,11 @@ def write_page(path: Path, template: str, **content: Any) -> None:
 def _seen(value: Any) -> Any:
     # what a macro has made is HTML, and the texts in it were made visible there
     return value if hasattr(value, "__html__") else visible(str(value))
+
+
+def pictures(plots: Mapping[str, Plot], folder: str = "") -> list[dict[str, str]]:
+    """What the macro of templates/figures.html shows: files below report/figures, and what is said below them."""
+    return [{"file": f"{folder}{name}.png", "caption": plot.caption or plot.title} for name, plot in plots.items()]
 
 
 def figure(value: float | None, form: str = "{:.3f}") -> str:

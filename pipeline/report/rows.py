@@ -1,50 +1,24 @@
-"""Metrics and scores as the rows of tables."""
+"""Metrics as the rows of tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from pipeline.core.files import read_table
-from pipeline.params.base import read
-from pipeline.params.sae import VariantParams
+from pipeline.judging.arm import shown_name
+from pipeline.params.sae import read_variant
 from pipeline.report.page import figure
-
-SHOWN_SIZE = "-k16"  # of the arms of many sizes, the one that the prompt page shows
-
-
-def arm_name(arm: str, point: str) -> str:
-    """What an arm at a point is called; those that read no activations are at the point `text`."""
-    return arm if point == "text" else f"{arm} @ {point}"
 
 
 def arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arms of metrics/probes.json, best AUROC first."""
     rows = [
-        {"name": arm_name(arm, point)} | metrics for point, arms in results.items() for arm, metrics in arms.items()
+        {"name": shown_name(points, key)} | metrics for points, arms in results.items() for key, metrics in arms.items()
     ]
     return sorted(rows, key=lambda row: -row["auroc"])
 
 
-def scores_by_arm(files: Sequence[Path], seed: int) -> dict[str, dict[str, float]]:
-    """The probability of the target in the balanced setting by arm (as in arm_rows) and prompt id."""
-    found: dict[str, dict[str, float]] = {}
-    for file in files:
-        table = read_table(file)
-        kept = (table["setting"].to_numpy() == "balanced") & (table["seed"].to_numpy() == seed)
-        table = table.take(np.flatnonzero(kept))
-        columns = (table[name].to_pylist() for name in ("point", "arm", "prompt_id", "score"))
-        for point, arm, prompt_id, score in zip(*columns, strict=True):
-            if "-k" in arm and SHOWN_SIZE not in arm:
-                continue
-            found.setdefault(arm_name(arm, point), {})[prompt_id] = score
-    return found
-
-
 def sae_description(variant: str, held_out: Mapping[str, Any]) -> str:
     """What kind of SAE it is, in a sentence."""
-    params = read(f"sae.variants.{variant}", VariantParams)
+    params = read_variant(variant)
     if params.architecture == "pretrained":
         return f"Trained elsewhere, from {params.path}; on average {held_out['l0']:.1f} latents are active a token."
     return (
@@ -69,7 +43,7 @@ def ablation_rows(ablation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield _ablation_row("KL divergence of the next token (nats)", title, top["kl"], random["kl"], "{:.4f}")
             yield _ablation_row("cross-entropy of the next token (nats)", title, top["ce"], random["ce"], "{:+.4f}")
         for name, change in top["classifiers"].items():
-            what = "SAE classifier" if name == "sae" else name.replace("dense @", "dense probe at")
+            what = "SAE classifier" if name == "sae" else f"probe {name}"
             of_random = random["classifiers"][name]["logit"]
             yield _ablation_row(f"logit of the {what}", title, change["logit"], of_random, "{:+.3f}")
 

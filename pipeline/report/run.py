@@ -24,7 +24,7 @@ def what_was_run(metrics: Mapping[str, Any], params: Mapping[str, Any], saes: in
     return {
         "data": _data(metrics["download"]),
         "model": _model(metrics["model"], params["model"]),
-        "changed": {key: value for key, value in _flat(params) if before.get(key) != value},
+        "changed": {key: value for key, value in _flat(params) if key not in before or before[key] != value},
         "stages": list(_stages(metrics, saes)),
     }
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report.style import PALETTE, in_lines, line_look, save_figure
+from pipeline.report.plots import OF_SAE
+from pipeline.report.style import PALETTE, describe, in_lines, line_look, save_figure
 
 DENSE, ULTRA_LOW = 0.1, 1e-4  # shares of the tokens from which, and below which, a latent is called so
 KINDS = {"dead": PALETTE[6], "ultra-low": PALETTE[3], "normal": PALETTE[0], "high": PALETTE[1]}
@@ -28,7 +29,7 @@ def draw_training(path: Path, rows: Rows) -> None:
         steps = [int(row["step"]) for row in rows]
         for index, (column, label) in enumerate({"fvu": "FVU", "dead_fraction": "dead latents (share)"}.items()):
             axes.plot(steps, [float(row[column]) for row in rows], label=label, **line_look(index))  # type: ignore[arg-type]
-        axes.set(xlabel="optimizer step", ylabel="FVU, share of dead latents", title="Training")
+        describe(axes, OF_SAE["sae"])
         axes.set_ylim(0, 1.05)
         axes.legend(frameon=False)
 
@@ -39,16 +40,12 @@ def draw_density(path: Path, rows: Rows) -> None:
     """How many latents are active on how large a share of the tokens, coloured by kind."""
 
     def draw(axes: Axes) -> None:
-        for place, row in enumerate(rows):
-            axes.bar(place, int(row["latents"]), color=KINDS[kind_of(row["density"])], width=0.9)
+        for number, row in enumerate(rows):
+            axes.bar(number, int(row["latents"]), color=KINDS[kind_of(row["density"])], width=0.9)
         axes.set_xticks(range(len(rows)), [row["density"] for row in rows], rotation=60, fontsize=8)
         for kind, colour in KINDS.items():
             axes.bar(0, 0, color=colour, label=kind)
-        axes.set(
-            xlabel="share of tokens on which a latent is active (lower end of the bin)",
-            ylabel="latents",
-            title="Density of latents, held-out prompts",
-        )
+        describe(axes, OF_SAE["sae_density"])
         axes.legend(frameon=False)
 
     save_figure(path, draw)
@@ -58,34 +55,27 @@ def draw_cosine(path: Path, rows: Rows) -> None:
     """Mean cosine of encoder and decoder direction over density."""
 
     def draw(axes: Axes) -> None:
-        used = [(place, row) for place, row in enumerate(rows) if int(row["latents"])]
+        used = [(number, row) for number, row in enumerate(rows) if int(row["latents"])]
         axes.plot(
-            [place for place, _ in used],
+            [number for number, _ in used],
             [float(row["encoder_decoder_cosine"]) for _, row in used],
             "o-",
             color=PALETTE[0],
         )
         axes.set_xticks(range(len(rows)), [row["density"] for row in rows], rotation=60, fontsize=8)
-        axes.set(
-            xlabel="share of tokens on which a latent is active (lower end of the bin)",
-            ylabel="cosine, mean of the bin's latents",
-            title="Encoder against decoder directions",
-        )
+        describe(axes, OF_SAE["sae_cosine"])
 
     save_figure(path, draw)
 
 
 def draw_l0(path: Path, rows: Rows) -> None:
-    """Active latents a token, as quantiles."""
+    """Active latents per token, as quantiles over tokens."""
 
     def draw(axes: Axes) -> None:
-        shares = [float(row["percent_of_tokens"]) for row in rows]
-        axes.plot([float(row["active_latents"]) for row in rows], shares, color=PALETTE[0])
-        axes.set(
-            xlabel="active latents a token (L0)",
-            ylabel="tokens with at most so many (%)",
-            title="Distribution of L0, held-out prompts",
-        )
+        plot = OF_SAE["sae_l0"]
+        xs, ys = ([float(row[column]) for row in rows] for column in (plot.x, plot.y))
+        axes.plot(xs, ys, color=PALETTE[0])
+        describe(axes, plot)
 
     save_figure(path, draw)
 
@@ -108,13 +98,13 @@ def draw_frontier(path: Path, saes: Mapping[str, Mapping[str, Any]], this: str) 
             )
         axes.margins(0.25)
         axes.set_ylim(0, 1.2 * max(metrics["fvu"] for metrics in saes.values()))
-        axes.set(
-            xlabel="L0: active latents a token (mean)",
-            ylabel="FVU: fraction of variance unexplained",
-            title="SAEs of this run, held-out prompts",
-        )
+        describe(axes, OF_SAE["sae_frontier"])
 
     save_figure(path, draw)
+
+
+def faithfulness_title(method: str, classifier: str) -> str:
+    return f"{method.capitalize()}: logit of the {classifier} classifier on target test prompts"
 
 
 def draw_faithfulness(path: Path, rows: Rows, method: str, classifier: str) -> None:
@@ -136,7 +126,7 @@ def draw_faithfulness(path: Path, rows: Rows, method: str, classifier: str) -> N
         axes.set(
             xlabel=f"tokens {done} (%)",
             ylabel=f"logit of the {classifier} classifier (mean)",
-            title=f"{method.capitalize()}, target prompts of test",
+            title=faithfulness_title(method, classifier),
         )
         axes.legend(frameon=False, fontsize=8)
 

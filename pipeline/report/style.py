@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from pipeline.core.files import replacing
 from pipeline.core.text import label
+from pipeline.report.plots import Plot
 
 # Okabe & Ito 2008, "Color Universal Design", without its yellow, which is too pale for lines on white
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -34,6 +35,11 @@ def save_figure(path: Path, draw: Callable[[Axes], object], width: float = 7.0, 
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in Chinese: boxes, in the figure alone
         figure.savefig(temporary, format="png", dpi=RASTER_DPI, metadata={"Software": None})
+
+
+def describe(axes: Axes, plot: Plot) -> None:
+    """Write the plot's title, and at its axes what they are."""
+    axes.set(xlabel=plot.x_label, ylabel=plot.y_label, title=plot.title)
 
 
 def in_lines(name: str, width: int = 32) -> str:

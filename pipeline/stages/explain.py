@@ -10,6 +10,7 @@ from pipeline.activations.store import INDEX, ActivationStore
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_table, write_json, write_table
 from pipeline.core.progress import progress
+from pipeline.judging.arm import USUAL_K, ArmId
 from pipeline.latents.contributions import contributions
 from pipeline.latents.decoder import logit_effects, neighbours, unembedding
 from pipeline.latents.examples import examples
@@ -43,9 +44,11 @@ def main(point: str, variant: str) -> None:
     store = ActivationStore(paths.ACTIVATIONS, point)
     sae = Sae.load(paths.sae(point, variant, seeds[0], seeds))
     prompts = _in_order(prompts_of(read("probe", ProbeParams).target, seeds[0]), store)
-    classifier = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
-    dense = Linear.load(paths.PROBES / "dense" / point / "dense", sae.width)
-    stability = stability_of(paths.PROBES / "sae" / point / variant / "sae-k16", sae.latents)
+    classifier = Linear.load(paths.probes(point, variant) / "sae", sae.latents)
+    dense = Linear.load(paths.probes(point) / "dense", sae.width)
+    stability = stability_of(
+        paths.probes(point, variant) / ArmId("sae", (point,), variant, USUAL_K).classifier, sae.latents
+    )
     directory = ModelLock.read(paths.MODEL_LOCK).locate()
     tokenizer = load_tokenizer(directory)
     index = read_table(paths.ACTIVATIONS / INDEX)

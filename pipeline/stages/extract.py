@@ -37,7 +37,7 @@ def main() -> None:
         keep=params.keep,
     )
     blocks = max(point.layer for point in points) + 1
-    device = local_device(pick_device(params.device))
+    device = local_device(pick_device(read("device", str)))
     model = load_model(directory, blocks, params.compute_dtype, device)
     metrics = extract(
         model,

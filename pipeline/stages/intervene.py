@@ -10,6 +10,7 @@ from pipeline.core.files import write_metrics, write_rows
 from pipeline.core.points import Point
 from pipeline.interventions import ablation, deletion
 from pipeline.interventions.latents import Sets, choose
+from pipeline.judging.arm import ArmId
 from pipeline.judging.settings import balanced
 from pipeline.lm.load import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
 from pipeline.lm.lock import ModelLock
@@ -33,7 +34,7 @@ def main(point: str, variant: str) -> None:
     prompts = prompts_of(params.target, seeds[0])
     train, test = (balanced(prompts, side, params.negatives, params.min_class_prompts) for side in ("train", "test"))
     at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
-    of_sae = Linear.load(paths.PROBES / "sae" / point / variant / "sae", sae.latents)
+    of_sae = Linear.load(paths.probes(point, variant) / "sae", sae.latents)
     dense = {each: _dense(each, sae.width) for each in ablation.downstream(at, extract.parsed_points())}
     stores = {each: ActivationStore(paths.ACTIVATIONS, str(each)) for each in dense}
     sets = choose(
@@ -44,11 +45,11 @@ def main(point: str, variant: str) -> None:
         prompts.labels[train],
         prompts.seed,
     )
-    model = _Model(extract)
+    model = _Model(extract, read("device", str))
     targets, others = (_drawn(prompts, test[prompts.labels[test] == label]) for label in (True, False))
     curves = _curves(model, prompts, targets, stores[at], {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
     readers = {"sae": (at, Classifier(of_sae, sae.encode))}
-    readers |= {f"dense @ {each}": (each, classifier) for each, classifier in dense.items()}
+    readers |= {str(ArmId("dense", (str(each),))): (each, classifier) for each, classifier in dense.items()}
     metrics = {
         "faithfulness": curves.areas(),
         "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers, stores),
@@ -61,13 +62,13 @@ def main(point: str, variant: str) -> None:
 class _Model:
     """The language model, and prompts as `extract` passes them to it."""
 
-    def __init__(self, extract: ExtractParams) -> None:
+    def __init__(self, extract: ExtractParams, device: str) -> None:
         lock = ModelLock.read(paths.MODEL_LOCK)
         self.extract = extract
         self.directory = lock.locate()
         self.tokenizer = load_tokenizer(self.directory)
         self.limit = input_limit(self.tokenizer, extract.max_tokens, lock.max_positions)
-        self.how = extract.compute_dtype, pick_device(extract.device)
+        self.precision_and_device = extract.compute_dtype, pick_device(device)
 
     def tokens(self, prompts: Prompts, rows: list[int], keep: Keep) -> PromptTokens:
         ids, texts = ([each[row] for row in rows] for each in (prompts.ids, prompts.texts))
@@ -75,15 +76,15 @@ class _Model:
         return tokenise(self.tokenizer, ids, texts, max_tokens=self.limit, prompt_format=form, keep=keep)
 
     def upto(self, layer: int) -> Any:
-        return load_model(self.directory, layer + 1, *self.how)
+        return load_model(self.directory, layer + 1, *self.precision_and_device)
 
     def whole(self) -> Any:
         """Return the model with its language-modelling head; None when it has none."""
-        return load_language_model(self.directory, *self.how)
+        return load_language_model(self.directory, *self.precision_and_device)
 
 
 def _dense(point: Point, width: int) -> Classifier:
-    return Classifier(Linear.load(paths.PROBES / "dense" / str(point) / "dense", width), lambda x_TD: x_TD)
+    return Classifier(Linear.load(paths.probes(str(point)) / "dense", width), lambda x_TD: x_TD)
 
 
 def _drawn(prompts: Prompts, rows: np.ndarray) -> list[int]:
@@ -148,7 +149,7 @@ def _ablation(
         "top_latents": sets.top.tolist(),
         "random_draws": len(sets.random),
         "top": top,
-        "random": ablation.spread(random),
+        "random": ablation.mean_and_range(random),
     }
 
 

@@ -53,7 +53,7 @@ def _fidelity(
 ) -> dict[str, float] | None:
     """Return what the reconstruction costs the language model on these prompts; None when the model is not causal."""
     directory = ModelLock.read(paths.MODEL_LOCK).locate()
-    device = pick_device(read("extract.device", str))
+    device = pick_device(read("device", str))
     model = load_language_model(directory, read("extract.compute_dtype", str), device)
     if model is None:
         return None

@@ -34,6 +34,20 @@ def sae(point: str, variant: str, seed: int, seeds: Sequence[int]) -> Path:
     return first if seed == seeds[0] else first / f"seed_{seed}"
 
 
+def probes(point: str, variant: str = "") -> Path:
+    """The classifiers on the activations at a point, or on the latents of a variant there, a folder each."""
+    return PROBES / "sae" / point / variant if variant else PROBES / "dense" / point
+
+
+def scores(points: Sequence[str], variants: Sequence[str]) -> list[Path]:
+    """The scores of all arms, in the order in which they are told: of texts, then point by point."""
+    files = [SCORES / "text.parquet"]
+    for point in points:
+        files += [SCORES / "dense" / f"{point}.parquet"]
+        files += [SCORES / "sae" / point / f"{variant}.parquet" for variant in variants]
+    return files
+
+
 def unfinished(output: Path) -> Path:
     """Return where a long stage keeps the finished pieces of its `output` until all of them are there.
 

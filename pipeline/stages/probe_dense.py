@@ -24,9 +24,9 @@ def main(point: str) -> None:
         features = pooled(store, prompts.ids, params.poolings, lambda x: {"dense": x})
         return {**features, "tokens": reduced_tokens(store, prompts.ids)}
 
-    folder = paths.PROBES / "dense" / point
+    folder = paths.probes(point)
     table = fit_arms(
-        ARMS, views, params, prompts_of_seeds(params.target, read("seeds", list[int])), point=point, folder=folder
+        ARMS, views, params, prompts_of_seeds(params.target, read("seeds", list[int])), points=[point], folder=folder
     )
     write_table(paths.SCORES / "dense" / f"{point}.parquet", table)
 

@@ -54,9 +54,9 @@ def main(point: str, variant: str) -> None:
 
         return pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
 
-    folder = paths.PROBES / "sae" / point / variant
+    folder = paths.probes(point, variant)
     table = fit_arms(
-        ARMS, views, params, prompts_of_seeds(params.target, seeds), point=point, folder=folder, suffix=f"_{variant}"
+        ARMS, views, params, prompts_of_seeds(params.target, seeds), points=[point], variant=variant, folder=folder
     )
     write_table(paths.SCORES / "sae" / point / f"{variant}.parquet", table)
 

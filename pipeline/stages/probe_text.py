@@ -18,7 +18,6 @@ def main() -> None:
         Texts,
         params,
         prompts_of_seeds(params.target, read("seeds", list[int])),
-        point="text",
         folder=paths.PROBES / "text",
     )
     write_table(paths.SCORES / "text.parquet", table)

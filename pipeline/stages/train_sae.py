@@ -8,7 +8,7 @@ from pipeline.activations.store import ActivationStore, sampled
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256_of, write_rows, write_table
 from pipeline.params.base import PARAMS_FILE, read
-from pipeline.params.sae import MemoryMb, VariantParams
+from pipeline.params.sae import MemoryMb, VariantParams, read_variant
 from pipeline.prompts.table import training_of_sae
 from pipeline.sae.data import Activations
 from pipeline.sae.model import WEIGHTS, Sae
@@ -23,7 +23,7 @@ HELD_OUT_TOKENS = 50_000
 
 
 def main(point: str, variant: str) -> None:
-    params = read(f"sae.variants.{variant}", VariantParams)
+    params = read_variant(variant)
     seeds = read("seeds", list[int])
     store = ActivationStore(paths.ACTIVATIONS, point)
     for seed in seeds:

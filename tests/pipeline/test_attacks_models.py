@@ -358,7 +358,7 @@ def test_faults_of_this_project_keep_their_traceback(work: Path, monkeypatch: py
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
 def test_a_device_that_is_not_there(device: str) -> None:
-    with pytest.raises(UserError, match=rf"^extract.device = '{device}' is not available here: set it to auto or cpu$"):
+    with pytest.raises(UserError, match=rf"^device = '{device}' is not available here: set it to auto or cpu$"):
         pick_device(device)
 
 

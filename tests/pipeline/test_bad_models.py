@@ -133,8 +133,8 @@ def test_a_model_without_a_chat_template(work: Path) -> None:
 def test_a_missing_gpu(work: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    write_params(work, SMALL | {"extract.device": "cuda"})
-    assert run_stage_error("extract", work) == "extract.device = 'cuda' is not available here: set it to auto or cpu"
+    write_params(work, SMALL | {"device": "cuda"})
+    assert run_stage_error("extract", work) == "device = 'cuda' is not available here: set it to auto or cpu"
 
 
 def test_only_the_wanted_blocks_are_built(work: Path) -> None:
@@ -146,7 +146,7 @@ def test_stages_that_lack_their_inputs_say_which(tmp_path: Path) -> None:
     assert run_stage_error("filter", tmp_path) == "data/raw/prompts.parquet is missing: run 'dvc repro' to make it"
     assert run_stage_error("extract", tmp_path) == "models/model.lock.json is missing: run 'dvc repro' to make it"
     assert "data/prompts.parquet is missing" in run_stage_error("split", tmp_path)
-    assert "data/scores/text.parquet is missing" in run_stage_error("evaluate", tmp_path)
+    assert "data/prompts.parquet is missing" in run_stage_error("evaluate", tmp_path)
     line = run_stage_error("train_sae", tmp_path, "resid_post.1", "nope")
     assert line.startswith("variant 'nope' is not in params.yaml: it has batch_topk, topk")
 

@@ -48,31 +48,27 @@ def run(folder: Path, rows: list[dict[str, Any]], stages: list[tuple[str, ...]] 
     return [json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in ("summary", "probes")]
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("honest") / "work"
-    summary, _ = run(folder, sample_rows(700))
-    assert summary["warnings"] == []
-    return folder
+def test_an_honest_run_warns_of_nothing(small_run: Path) -> None:
+    assert json.loads((small_run / "metrics/summary.json").read_text())["warnings"] == []
 
 
-def test_the_order_of_prompts_and_the_names_of_sources_change_nothing(honest: Path, tmp_path: Path) -> None:
+def test_the_order_of_prompts_and_the_names_of_sources_change_nothing(small_run: Path, tmp_path: Path) -> None:
     rows = [row | {"source": f"other {row['source'][::-1]}"} for row in sample_rows(700)]
     random.Random(0).shuffle(rows)
-    shutil.copytree(honest / "lm", tmp_path / "lm")
+    shutil.copytree(small_run / "lm", tmp_path / "lm")
     _, renamed = run(tmp_path, rows)
-    before = json.loads((honest / "metrics/probes.json").read_text())
+    before = json.loads((small_run / "metrics/probes.json").read_text())
     names = {row["source"]: f"other {row['source'][::-1]}" for row in sample_rows(700)}
     for old, new in names.items():
         assert before.pop(f"without_{old}", None) == renamed.pop(f"without_{new}", None)
     assert before == renamed
 
 
-def test_the_order_of_points_changes_nothing(honest: Path, tmp_path: Path) -> None:
+def test_the_order_of_points_changes_nothing(small_run: Path, tmp_path: Path) -> None:
     found = []
     for name, points in (("one", [POINT, "layer_delta.1"]), ("other", ["layer_delta.1", POINT])):
         folder = tmp_path / name
-        shutil.copytree(honest, folder)
+        shutil.copytree(small_run, folder)
         write_params(folder, SMALL | {"extract.points": points})
         run_stage("extract", folder)
         for point in points:
@@ -85,9 +81,9 @@ def test_the_order_of_points_changes_nothing(honest: Path, tmp_path: Path) -> No
     assert found[0] == found[1]
 
 
-def test_a_duplicate_on_both_sides_of_the_split_is_refused(honest: Path, tmp_path: Path) -> None:
+def test_a_duplicate_on_both_sides_of_the_split_is_refused(small_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
-    shutil.copytree(honest, folder)
+    shutil.copytree(small_run, folder)
     rows = pq.read_table(folder / "data/splits.parquet").to_pylist()
     sizes: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -99,9 +95,9 @@ def test_a_duplicate_on_both_sides_of_the_split_is_refused(honest: Path, tmp_pat
         assert "on the other side of the split" in run_stage_error(stage[0], folder, *stage[1:])
 
 
-def test_the_same_text_in_another_group_is_refused_too(honest: Path, tmp_path: Path) -> None:
+def test_the_same_text_in_another_group_is_refused_too(small_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
-    shutil.copytree(honest, folder)
+    shutil.copytree(small_run, folder)
     splits = {row["prompt_id"]: row["split"] for row in pq.read_table(folder / "data/splits.parquet").to_pylist()}
     rows = pq.read_table(folder / "data/prompts.parquet").to_pylist()
     train = next(row for row in rows if splits[row["prompt_id"]] == "train")
@@ -111,9 +107,9 @@ def test_the_same_text_in_another_group_is_refused_too(honest: Path, tmp_path: P
     assert "has the text of one on the other side" in run_stage_error("probe_text", folder)
 
 
-def test_a_token_that_reveals_the_label_is_warned_of(honest: Path, tmp_path: Path) -> None:
+def test_a_token_that_reveals_the_label_is_warned_of(small_run: Path, tmp_path: Path) -> None:
     rows = [row | {"prompt": row["prompt"] + (" zq7" if row["cluster"] == 3 else "")} for row in sample_rows(700)]
-    shutil.copytree(honest, tmp_path / "work")
+    shutil.copytree(small_run, tmp_path / "work")
     summary, probes = run(tmp_path / "work", rows)
     assert any("single word" in warning for warning in summary["warnings"])
     assert probes["balanced"]["text"]["one_word"]["auroc"] > 0.99
@@ -127,9 +123,9 @@ def test_a_source_that_predicts_the_label_is_warned_of(tmp_path: Path) -> None:
     assert any("source and length" in warning for warning in summary["warnings"])
 
 
-def test_an_sae_trained_on_test_prompts_is_refused(honest: Path, tmp_path: Path) -> None:
+def test_an_sae_trained_on_test_prompts_is_refused(small_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
-    shutil.copytree(honest, folder)
+    shutil.copytree(small_run, folder)
     before = pq.read_table(folder / "data/splits.parquet")
     everything = before.set_column(2, "split", [["train"] * before.num_rows])
     pq.write_table(everything, folder / "data/splits.parquet")
@@ -157,7 +153,7 @@ def changes_with_test(arm: Arm) -> bool:
         task = Task(FULL, 0, np.arange(200), prompts.labels[:200])
         views = {"dense": {"mean": here}, "prompts": prompts}
         scored = arm.scores(views, task, prompts.groups, Fitting([0.1, 1.0], 3, 0))
-        said.append({name: each.probabilities[~test].tolist() for name, each in scored})
+        said.append({each.k: each.probabilities[~test].tolist() for each in scored})
     return said[0] != said[1]
 
 

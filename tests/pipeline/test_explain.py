@@ -141,11 +141,11 @@ def test_contributions_sum_to_the_logits_of_the_scores(flow: Path) -> None:
     bias = json.loads((explained / "meta.json").read_text())["bias"]
     rows = pq.read_table(explained / "contributions.parquet").to_pylist()
     assert len(rows) == sum(row["side"] != "train" for row in prompts)
-    for which, arm, file in (("sae", f"sae_{VARIANT}", f"sae/{POINT}/{VARIANT}"), ("dense", "dense", f"dense/{POINT}")):
+    for which, file in (("sae", f"sae/{POINT}/{VARIANT}"), ("dense", f"dense/{POINT}")):
         scores = {
             row["prompt_id"]: row["score"]
             for row in pq.read_table(flow / f"data/scores/{file}.parquet").to_pylist()
-            if row["setting"] == "balanced" and row["arm"] == arm
+            if (row["arm"], row["k"], row["setting"]) == (which, None, "balanced")
         }
         for row in rows:
             logit, prompt = row[f"{which}_logit"], prompts[row["prompt"]]

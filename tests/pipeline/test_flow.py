@@ -14,6 +14,8 @@ from helpers import SMALL, run_stage, sample_rows, write_csv, write_params
 from safetensors.torch import load_file, save_file
 from small_run import POINT, VARIANT
 
+from pipeline.report.plots import PLOTS
+
 LATE = [
     ("train_sae", POINT, VARIANT),
     ("measure_sae", POINT, VARIANT),
@@ -87,6 +89,14 @@ def test_the_curves_are_those_of_the_metrics(flow: Path) -> None:
     x, y = ([float(row[name]) for row in rows] for name in ("fpr", "tpr"))
     area = sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
     assert area == pytest.approx(metrics(flow, "summary")["dense_auroc"], abs=0.01)
+
+
+def test_every_plot_shows_columns_that_its_files_have(flow: Path) -> None:
+    for name, plot in PLOTS.items():
+        files = [flow / f"metrics/plots/{name}.csv", *(flow / f"metrics/plots/{name}").rglob("*.csv")]
+        headers = [file.read_text().splitlines()[0].split(",") for file in files if file.is_file()]
+        assert bool(headers) == bool(plot.template)
+        assert all({plot.x, plot.y} <= set(header) for header in headers)
 
 
 def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> None:

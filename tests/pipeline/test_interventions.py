@@ -27,7 +27,7 @@ from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadMode
 from pipeline.activations.store import ActivationStore
 from pipeline.core.errors import UserError
 from pipeline.core.points import Point
-from pipeline.interventions.ablation import Outcome, ablate, downstream, spread
+from pipeline.interventions.ablation import Outcome, ablate, downstream, mean_and_range
 from pipeline.interventions.deletion import METHODS, SHARES, Curves, curves, removable
 from pipeline.interventions.latents import choose, matched
 from pipeline.lm.tokens import PromptTokens
@@ -291,7 +291,7 @@ def test_an_encoder_predicts_no_next_token_but_its_classifiers_change() -> None:
 
 def test_spread_is_mean_and_extremes_of_every_figure() -> None:
     draws: list[Any] = [{"kl": value, "deep": {"er": -value}} for value in (1.0, 2.0, 6.0)]
-    assert spread(draws) == {
+    assert mean_and_range(draws) == {
         "kl": {"mean": 3, "low": 1, "high": 6},
         "deep": {"er": {"mean": -3, "low": -6, "high": -1}},
     }
@@ -363,7 +363,7 @@ def test_logits_are_those_of_the_stored_scores(flow: Path) -> None:
     probes, scores = flow / "models/probes", flow / "data/scores"
     arms = {
         "dense": (Linear.load(probes / f"dense/{AT}/dense", sae.width), lambda x: x, scores / f"dense/{AT}.parquet"),
-        f"sae_{VARIANT}": (
+        "sae": (
             Linear.load(probes / f"sae/{AT}/{VARIANT}/sae", sae.latents),
             sae.encode,
             scores / f"sae/{AT}/{VARIANT}.parquet",
@@ -371,7 +371,8 @@ def test_logits_are_those_of_the_stored_scores(flow: Path) -> None:
     }
     for arm, (linear, features, file) in arms.items():
         classifier = Classifier(linear, features)
-        wanted = [row for row in pq.read_table(file).to_pylist() if (row["arm"], row["setting"]) == (arm, "balanced")]
+        rows = pq.read_table(file).to_pylist()
+        wanted = [row for row in rows if (row["arm"], row["k"], row["setting"]) == (arm, None, "balanced")]
         assert len(wanted) > 100
         for row in wanted:
             number = store.prompt_ids.index(row["prompt_id"])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import SMALL, run_stage, sample_rows, save_small_model, write_csv, write_params
+from helpers import SMALL, run_stage, write_params
 from safetensors.torch import load_file, save_file
 from small_models import PROMPTS, WIDTH, embeddings, small_model, tokens_of
 from stores import everything, written_store
@@ -252,14 +252,10 @@ def test_training_on_any_activations_leaves_them_out_of_training_and_held_out_lo
 
 
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("flow")
-    write_csv(folder / "prompts.csv", sample_rows(600))
-    save_small_model(folder / "lm")
-    write_params(folder, SMALL | {"sae.variants.batch_topk.epochs": 3})
-    for stage in ("download", "filter", "split", "fetch_model", "extract"):
-        run_stage(stage, folder)
-    run_stage("probe_text", folder)
+def flow(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "flow"
+    shutil.copytree(small_run, folder)
+    write_params(folder, SMALL | {"sae.epochs": 3})
     return folder
 
 

@@ -27,16 +27,7 @@ CLUSTERS = [
     "Violence & Illegal Activities",
     "Privacy Violations_of_one_word_that_is_longer_than_a_telephone_is_wide_<i>",
 ]
-SAE = {
-    "architecture": "batch_topk",
-    "width": 64,
-    "k": 4,
-    "lr": None,
-    "batch_size": 1024,
-    "epochs": 1,
-    "patience": None,
-    "aux_coefficient": 0.03125,
-}
+SAE = {"architecture": "batch_topk", "patience": None}
 HOSTILE = [
     "<script>window.hacked = 1</script> please tell me",
     "<img src=x onerror='window.hacked = 1'> tell me",
@@ -63,8 +54,8 @@ FONT_CONFIG = """<?xml version="1.0"?>
 HOSTILE_SOURCE = "<b onmouseover=window.hacked=1>\u202esource_of_one_word_that_is_longer_than_a_telephone_is_wide"
 
 
-def make_report(folder: Path) -> Path:
-    """Run all stages in `folder` on a small model, and return its report."""
+def make_report(folder: Path) -> None:
+    """Run all stages in `folder` on a small model."""
     rows = [row for row in sample_rows(700) if row["cluster"] != HOSTILE_CLUSTER]
     for number in range(SMALL_SOURCES):
         rows[number]["source"] = f"small/{number}"
@@ -92,7 +83,6 @@ def make_report(folder: Path) -> Path:
         run_stage(stage, folder, POINT, VARIANT)
     run_stage("evaluate", folder)
     run_stage("report", folder)
-    return folder / "report"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ POINT, VARIANT = "resid_post.1", "batch_topk"
 OF_SAE = ("train_sae", "measure_sae", "probe_sae", "intervene", "explain")
 
 
-def make_small_run(folder: Path) -> Path:
+def make_small_run(folder: Path) -> None:
     write_csv(folder / "prompts.csv", sample_rows(700))
     save_small_model(folder / "lm")
     write_params(folder, SMALL)
@@ -19,4 +19,3 @@ def make_small_run(folder: Path) -> Path:
         run_stage(stage, folder, POINT, VARIANT)
     for stage in ("evaluate", "report"):
         run_stage(stage, folder)
-    return folder

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from helpers import load_yaml
 
-from tools.deps import RERUNS, reruns, with_code_lists
+from pipeline.report.plots import PLOTS
+from tools.deps import DEFAULT, RERUNS, default_params, reruns, with_code_lists, with_plots
 from tools.stage_code import ROOT, read_keys
 
 STAGES = [
@@ -41,6 +42,38 @@ def test_the_lists_of_code_files_and_their_table_are_those_that_make_deps_writes
     text = (ROOT / "dvc.yaml").read_text()
     assert with_code_lists(text) == text, "run 'make deps'"
     assert reruns(text) == (ROOT / RERUNS).read_text(), "run 'make deps'"
+
+
+def test_the_defaults_that_a_run_is_compared_with_are_those_of_params_yaml() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert (ROOT / DEFAULT).read_text() == default_params(text), "run 'make deps'"
+    assert load_yaml(ROOT / DEFAULT) == load_yaml(ROOT / "params.yaml")
+
+
+def test_plots_look_in_dvc_as_they_do_in_the_report() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert with_plots(text) == text, "run 'make deps'"
+    changed = text.replace("      title: ROC", "      title: Other", 1).replace("      x: fpr\n", "", 1)
+    changed = changed.replace("          y: latents\n", "          y: tokens\n          # kept\n", 1)
+    assert with_plots(changed) == text.replace(
+        "          title: Density", "          # kept\n          title: Density", 1
+    ), "what else stands there stays"
+
+    entries = list(DVC["plots"])
+    entries += [entry for stage in DVC["stages"].values() for entry in stage.get("plots", [])]
+    described: dict[str, Any] = {}
+    for entry in entries:
+        ((file, look),) = entry.items()
+        if "title" in look:
+            name = file.removeprefix("metrics/plots/").removesuffix(".csv").split("/")[0]
+            assert name not in described, "described once"
+            described[name] = look
+    assert described.keys() == {name for name, plot in PLOTS.items() if plot.template}
+    for name, look in described.items():
+        assert look["title"].startswith(PLOTS[name].title)
+        for key in ("template", "x", "y", "x_label", "y_label"):
+            assert look[key] == getattr(PLOTS[name], key)
+        assert (ROOT / f".dvc/plots/{look['template']}.json").is_file()
 
 
 def test_an_import_that_is_missing_from_the_lists_is_noticed() -> None:

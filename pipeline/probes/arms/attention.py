@@ -15,7 +15,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.judging.metrics import auroc
+from pipeline.judging.metrics import value_of
 from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Scored
 from pipeline.probes.fit import Fitting, folds_of
@@ -47,17 +47,16 @@ class Attention:
     def is_for(self, task: Task) -> bool:
         return task.setting == FULL
 
-    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
+    def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
         """views["tokens"]: a function that makes Tokens of the rows whose components are taken."""
         tokens: Tokens = views["tokens"](task.train)
-        c_grid = sorted(how.c_grid)
+        c_grid = sorted(fitting.c_grid)
         found: list[list[float]] = []
-        for inside, outside in folds_of(task, groups, how):
-            everyone = np.ones((1, len(outside)))
+        for inside, outside in folds_of(task, groups, fitting):
             path = [
                 _logits(tokens, fitted) for fitted in _path(tokens, task.train[inside], task.labels[inside], c_grid)
             ]
-            found.append([auroc(task.labels[outside], z[task.train[outside]], everyone)[0] for z in path])
+            found.append([value_of("auroc", task.labels[outside], z[task.train[outside]]) for z in path])
         if np.isnan(found).all():
             raise UserError("every fold has only one class: lower probe.folds, or use more data")
         means = np.nanmean(found, axis=0).round(6)
@@ -67,7 +66,7 @@ class Attention:
         weights = dict(zip(("query", "coefficient"), fitted[0].T.numpy(), strict=True))
         weights |= {"intercept": fitted[1].numpy(), "projection": tokens.projection.numpy()}
         weights["input_offset"] = tokens.centre.numpy()
-        yield self.name, Scored(expit(_logits(tokens, fitted)), choices, weights)
+        yield Scored(expit(_logits(tokens, fitted)), choices, weights)
 
 
 def _path(

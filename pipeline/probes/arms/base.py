@@ -13,7 +13,6 @@ from pipeline.probes.stability import stability
 from pipeline.probes.task import Task
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-FEW = (16,)  # the size that is looked at in every setting
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Scored:
     """What cross-validation chose."""
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     """The classifier's weights, as arrays by name."""
+    k: int | None = None
+    """How many features it uses; None: all."""
 
 
 class AnyArm(Protocol):
@@ -37,13 +38,13 @@ class AnyArm(Protocol):
     def is_for(self, task: Task) -> bool:
         """Return whether the arm is fitted in the task's setting."""
 
-    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """Fit on the task; yield the arm, or several by size, with their names.
+    def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
+        """Fit on the task; yield the arm, once for each k.
 
         Args:
             views: what the stage computes once for all its arms.
             groups: near-duplicate group of each prompt (N).
-            how: settings of the fit.
+            fitting: settings of the fit.
         """
 
 
@@ -52,46 +53,43 @@ class Arm:
     """One way to detect the target. `views` stands for what the stage computes once for all its arms."""
 
     name: str
-    """Its name; with sizes, it becomes several arms, such as NAME-k8."""
+    """Its name, without point, variant and k."""
     features: Callable[[Any], Mapping[str, Matrix]]
     """Makes features of all prompts from `views`, by pooling. A prompt's features must not depend on other prompts."""
     model: Model | Callable[[Any], Model]
     """The model that is fitted in the balanced setting, or a function that makes it from `views`."""
-    elsewhere: Model | Callable[[Any], Model] | None = None
+    in_other_settings: Model | Callable[[Any], Model] | None = None
     """The model that is fitted in the other settings; None: the arm is fitted in the balanced setting alone."""
     control: bool = False
     """Whether the arm is also fitted on permuted labels, where it must be at chance."""
-    stable: int = 0
-    """The size whose choice of features is repeated on resampled prompts, to see how stable it is; 0: none."""
+    stable: int | None = None
+    """The size whose choice of features is repeated on resampled prompts, to see how stable it is; None: none."""
     describe: Callable[[Any, Any], dict[str, Any]] | None = None
     """Returns what else to keep, from `views` and the fitted preparation of the features."""
 
     def is_for(self, task: Task) -> bool:
         if task.setting == SHUFFLED:
             return self.control
-        return task.setting == FULL or self.elsewhere is not None
+        return task.setting == FULL or self.in_other_settings is not None
 
-    def scores(self, views: Any, task: Task, groups: np.ndarray, how: Fitting) -> Iterator[tuple[str, Scored]]:
-        """Fit on the task; yield the arm, or one per size, with its name."""
-        model = self.model if task.setting in (FULL, SHUFFLED) else self.elsewhere
+    def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
+        """Fit on the task; yield the arm, once for each k."""
+        model = self.model if task.setting in (FULL, SHUFFLED) else self.in_other_settings
         assert model is not None
         if not isinstance(model, Model):
             model = model(views)
         features = self.features(views)
-        for size, chosen in fit(features, model, task, groups, how).items():
+        for k, chosen in fit(features, model, task, groups, fitting).items():
             choices = {
                 "pooling": chosen.pooling,
                 "C": chosen.c,
                 "cv_auroc": round(chosen.cv_auroc, 4),
                 "train_prompts": len(task.train),
             }
-            if self.stable and size == self.stable and task.setting == FULL:
+            if k is not None and k == self.stable and task.setting == FULL:
                 matrix = features[chosen.pooling][task.train]
-                choices["stability"] = stability(matrix, task.labels, groups[task.train], k=size, seed=how.seed)
+                choices["stability"] = stability(matrix, task.labels, groups[task.train], k=k, seed=fitting.seed)
             if self.describe and task.setting == FULL:
                 choices |= self.describe(views, chosen.fitted.prepare)
             probabilities = chosen.fitted.probabilities(features[chosen.pooling])
-            yield (
-                f"{self.name}-k{size}" if size else self.name,
-                Scored(probabilities, choices, chosen.fitted.weights()),
-            )
+            yield Scored(probabilities, choices, chosen.fitted.weights(), k)

@@ -6,5 +6,11 @@ from pipeline.probes.arms.base import Arm
 from pipeline.probes.models import Model
 
 ARMS = [
-    Arm("dense", lambda views: views["dense"], Model(StandardScaler), elsewhere=Model(StandardScaler), control=True),
+    Arm(
+        "dense",
+        lambda views: views["dense"],
+        Model(StandardScaler),
+        in_other_settings=Model(StandardScaler),
+        control=True,
+    ),
 ]

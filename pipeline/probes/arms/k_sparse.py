@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.probes.arms.base import FEW, SIZES, Arm
-from pipeline.probes.models import Matrix, Model, Ranked
+from pipeline.judging.arm import USUAL_K
+from pipeline.probes.arms.base import SIZES, Arm
+from pipeline.probes.models import BestColumns, Matrix, Model
 
 
 class Components(TransformerMixin, BaseEstimator):
@@ -39,21 +40,21 @@ class Components(TransformerMixin, BaseEstimator):
         }
 
 
-def _ranked(sizes: tuple[int, ...]) -> Model:
-    return Model(StandardScaler, partial(Ranked, max(sizes)), sizes=sizes)
+def _best(*sizes: int) -> Model:
+    return Model(StandardScaler, partial(BestColumns, max(sizes)), sizes=sizes)
 
 
 OF_DENSE = [
-    Arm("neurons", lambda views: views["dense"], _ranked(SIZES)),
+    Arm("neurons", lambda views: views["dense"], _best(*SIZES)),
     Arm("pca", lambda views: views["dense"], Model(StandardScaler, partial(Components, max(SIZES)), sizes=SIZES)),
 ]
 OF_LATENTS = [
     Arm(
         "sae",
         lambda views: views["latents"],
-        _ranked(SIZES),
-        elsewhere=_ranked(FEW),
-        stable=FEW[0],
+        _best(*SIZES),
+        in_other_settings=_best(USUAL_K),
+        stable=USUAL_K,
     ),
-    Arm("untrained", lambda views: views["untrained"], _ranked(SIZES)),
+    Arm("untrained", lambda views: views["untrained"], _best(*SIZES)),
 ]

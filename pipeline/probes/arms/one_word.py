@@ -5,12 +5,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.arms.texts import Texts
-from pipeline.probes.models import Model, Ranked
+from pipeline.probes.models import BestColumns, Model
 
 
 def one_word() -> Pipeline:
     # any run of characters without a space, also what is no word
-    return make_pipeline(CountVectorizer(binary=True, token_pattern=r"\S+"), Ranked(1))
+    return make_pipeline(CountVectorizer(binary=True, token_pattern=r"\S+"), BestColumns(1))
 
 
 def word_of(texts: Texts, prepare: Pipeline) -> dict[str, str]:

@@ -42,7 +42,7 @@ def _with_dense(views: Views) -> Mapping[str, Matrix]:
 
 
 ARMS = [
-    Arm("sae", lambda views: views["latents"], Model(MaxAbsScaler), elsewhere=Model(MaxAbsScaler)),
+    Arm("sae", lambda views: views["latents"], Model(MaxAbsScaler), in_other_settings=Model(MaxAbsScaler)),
     Arm("sae-l1", lambda views: views["latents"], Model(MaxAbsScaler, l1=True)),
     Arm("sae-binary", _active, Model(MaxAbsScaler), describe=lambda views, prepare: {"features": "active or not"}),
     Arm("dense-and-sae", _with_dense, Model(MaxAbsScaler)),

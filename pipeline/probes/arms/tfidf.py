@@ -56,4 +56,4 @@ def _terms(texts: Texts, prepare: Tfidf) -> dict[str, list[Any]]:
     return {"terms": texts.terms[np.concatenate(prepare.columns_)].tolist(), "idf": weights.round(6).tolist()}
 
 
-ARMS = [Arm("tfidf", lambda texts: {"none": texts.counts}, _model, elsewhere=_model, describe=_terms)]
+ARMS = [Arm("tfidf", lambda texts: {"none": texts.counts}, _model, in_other_settings=_model, describe=_terms)]

@@ -53,6 +53,7 @@ def test_padding_never_reaches_a_stored_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shard_mb", [1, 64])
+@pytest.mark.slow
 def test_every_kept_token_of_every_prompt_is_stored_once_and_in_order(shard_mb: int, tmp_path: Path) -> None:
     prompts = PROMPTS * (200 if shard_mb == 1 else 1)
     ids = [f"id{number:05d}" for number in range(len(prompts))]

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import dump_yaml, load_yaml, run_stage_error, write_params
+from helpers import dump_yaml, load_yaml, run_stage_error, working_in, write_params
 
 from pipeline.params.root import check_params_file
+from pipeline.params.sae import read_variant
 from tools.stage_code import ROOT
 
 
@@ -26,7 +27,7 @@ def test_every_key_has_a_comment_on_its_line() -> None:
     ("key", "value", "expected"),
     [
         ("filter.min_char", 3, r"unknown key 'filter.min_char', did you mean 'min_chars'\?"),
-        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, seeds, data,"),
+        ("bogus", 1, r"unknown key 'bogus' \(allowed here: seed, seeds, device, data,"),
         ("sae.variants.topk.depth", 1, r"unknown key 'sae.variants.topk.depth'.*width"),
         ("seed", "0", r"seed = '0' is not allowed: should be a valid integer"),
         ("filter.deduplicate", "yes", r"filter.deduplicate = 'yes' is not allowed: should be a valid boolean"),
@@ -40,8 +41,23 @@ def test_every_key_has_a_comment_on_its_line() -> None:
         ("extract.points", ["resid_post.01"], r"extract.points.0 = 'resid_post.01' .*SITE.LAYER"),
         ("extract.points", [], r"extract.points = \[\] is not allowed"),
         ("extract.batch_tokens", 100, r"extract.batch_tokens = 100 .*at least extract.max_tokens, 768"),
+        ("extract.device", "cpu", r"unknown key 'extract.device', it is now 'device' \(allowed here: points,"),
+        ("device", "gpu", r"device = 'gpu' is not allowed: String should match pattern"),
         ("extract.dtype", "int8", r"extract.dtype = 'int8' is not allowed: should be 'float16'"),
-        ("sae.variants.topk.k", 5000, r"sae.variants.topk.k = 5000 .*at most the variant's width, 1024"),
+        ("sae.k", 5000, r"sae.k = 5000 is not allowed: should be at most sae.width, 1024"),
+        ("sae.width", 8, r"sae.k = 16 is not allowed: should be at most sae.width, 8"),
+        ("sae.variants.topk.k", 5000, r"sae.variants.topk.k = 5000 .*at most sae.width, 1024"),
+        ("sae.variants.topk.width", 8, r"sae.variants.topk.width = 8 .*at least sae.k, 16"),
+        (
+            "sae.variants.topk",
+            {"architecture": "topk", "width": 8, "k": 9},
+            r"sae.variants.topk.k = 9 .*at most sae.variants.topk.width, 8",
+        ),
+        ("sae.variants.topk", {"k": 8}, r"key 'sae.variants.topk.architecture' is missing: add it"),
+        ("sae.variants.topk", None, r"sae.variants.topk = None is not allowed: should be a valid dictionary"),
+        ("sae.variants.topk.k", None, r"sae.variants.topk.k = None is not allowed: should be a valid integer"),
+        ("sae.k", None, r"sae.k = None is not allowed: should be a valid integer"),
+        ("sae.lr", -1.0, r"sae.lr = -1.0 is not allowed: should be greater than 0$"),
         (
             "sae.variants.topk.architecture",
             "vq",
@@ -62,6 +78,47 @@ def test_a_wrong_value_is_one_line(key: str, value: Any, expected: str | None, t
         expected = r"sae.target = 2 is not allowed: with sae.train_on = target it must equal probe.target = 3"
     line = run_stage_error("filter", tmp_path)
     assert re.match(r"params.yaml: " + expected, line), line
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"width": 1024, "k": 16, "lr": None, "patience": 3}),
+        ({"sae.width": 64, "sae.k": 4}, {"width": 64, "k": 4, "lr": None, "patience": 3}),
+        ({"sae.k": 4, "sae.variants.topk.k": 8}, {"width": 1024, "k": 8}),
+        ({"sae.lr": 0.1, "sae.variants.topk.lr": None}, {"lr": None}),
+        ({"sae.variants.topk.patience": None}, {"patience": None}),
+        ({"sae.variants.relu.k": 8}, {"k": 16}),
+        # shared values that do not go together harm no variant that overrides one of them, nor one trained elsewhere
+        (
+            {
+                "sae.k": 100,
+                "sae.width": 64,
+                "sae.variants": {
+                    "topk": {"architecture": "topk", "width": 128},
+                    "theirs": {"architecture": "pretrained", "path": "x", "sha256": "0" * 64},
+                },
+                "sae.train": ["topk"],
+            },
+            {"k": 100, "width": 128},
+        ),
+    ],
+    ids=str,
+)
+def test_a_variant_has_the_shared_values_that_it_does_not_override(
+    changes: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    write_params(tmp_path, changes)
+    with working_in(tmp_path):
+        checked, alone = check_params_file().sae.variant("topk"), read_variant("topk")
+    assert checked == alone
+    assert checked.model_dump() | expected | {"architecture": "topk"} == checked.model_dump()
+
+
+def test_a_variant_is_read_whatever_another_says(tmp_path: Path) -> None:
+    write_params(tmp_path, {"sae.variants.relu": "nonsense"})
+    with working_in(tmp_path):
+        assert read_variant("topk").k == 16
 
 
 def test_a_missing_key_is_one_line(tmp_path: Path) -> None:

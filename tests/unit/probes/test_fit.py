@@ -20,7 +20,7 @@ from pipeline.probes.arms.attention import Attention, Tokens
 from pipeline.probes.arms.k_sparse import Components
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.logistic import Features, logistic
-from pipeline.probes.models import Model, Ranked
+from pipeline.probes.models import BestColumns, Model
 from pipeline.probes.task import Task, tasks
 
 
@@ -64,7 +64,7 @@ def test_columns_far_from_zero_are_fitted_in_single_precision_too() -> None:
     prompts, features = made(600, 0)
     far = features.astype(np.float32) + np.float32(10_000) * (np.arange(8) == 0)
     near, shifted = (
-        fit({"mean": each}, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[0]
+        fit({"mean": each}, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[None]
         for each in (features.astype(np.float32), far)
     )
     assert shifted.cv_auroc == pytest.approx(near.cv_auroc, abs=0.002) and near.cv_auroc > 0.7
@@ -74,16 +74,16 @@ def test_weights_are_all_that_is_needed_to_score_a_prompt() -> None:
     prompts, _ = made(300, 0)
     x = np.random.default_rng(2).normal(size=(300, 20)) + prompts.labels[:, None]
 
-    def classifier(model: Model, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        fitted = fit({"mean": x}, model, full_task(prompts), prompts.groups, HOW)[size].fitted
+    def classifier(model: Model, k: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        fitted = fit({"mean": x}, model, full_task(prompts), prompts.groups, HOW)[k].fitted
         return fitted.weights(), fitted.probabilities(x)
 
     def score(w: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
         return expit((features - w["offset"]) / w["scale"] @ w["coefficient"] + w["intercept"])
 
-    weights, scores = classifier(Model(StandardScaler), 0)
+    weights, scores = classifier(Model(StandardScaler), None)
     assert score(weights, x) == pytest.approx(scores)
-    weights, scores = classifier(Model(StandardScaler, partial(Ranked, 8), sizes=(4, 8)), 4)
+    weights, scores = classifier(Model(StandardScaler, partial(BestColumns, 8), sizes=(4, 8)), 4)
     assert score(weights, x[:, weights["columns"]]) == pytest.approx(scores)
     weights, scores = classifier(Model(StandardScaler, partial(Components, 8), sizes=(4, 8)), 4)
     components = (x - weights["input_offset"]) / weights["input_scale"] @ weights["components"].T
@@ -94,7 +94,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
     prompts, features = made(1200, 0)
 
     def auroc(task: Task) -> float:
-        chosen = fit({"mean": features}, Model(StandardScaler), task, prompts.groups, HOW)[0]
+        chosen = fit({"mean": features}, Model(StandardScaler), task, prompts.groups, HOW)[None]
         scores = chosen.fitted.probabilities(features)
         return float(reference.roc_auc_score(prompts.labels[prompts.test], scores[prompts.test]))
 
@@ -109,7 +109,7 @@ def test_pooling_is_chosen_by_cross_validation() -> None:
     prompts, features = made(600, 0)
     noise = np.random.default_rng(5).normal(size=features.shape)
     views = {"max": noise, "mean": features, "last": noise}
-    chosen = fit(views, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[0]
+    chosen = fit(views, Model(StandardScaler), full_task(prompts), prompts.groups, HOW)[None]
     assert chosen.pooling == "mean" and chosen.c in HOW.c_grid
 
 
@@ -127,7 +127,7 @@ def test_a_path_of_fits_gives_what_one_fit_after_the_other_gives(as_sparse: bool
     pipeline = make_pipeline(MaxAbsScaler(), LogisticRegression(max_iter=10_000, tol=1e-8))
     search = GridSearchCV(pipeline, {"logisticregression__C": grid}, scoring="roc_auc", cv=list(splits))
     search.fit(matrix[task.train], task.labels)
-    chosen = fit({"mean": matrix}, Model(MaxAbsScaler), task, prompts.groups, Fitting(grid, 3, 0))[0]
+    chosen = fit({"mean": matrix}, Model(MaxAbsScaler), task, prompts.groups, Fitting(grid, 3, 0))[None]
     assert chosen.c == search.best_params_["logisticregression__C"]
     assert chosen.cv_auroc == pytest.approx(search.best_score_, abs=0.002)
     ours, theirs = chosen.fitted.probabilities(matrix), search.predict_proba(matrix)[:, 1]
@@ -139,18 +139,18 @@ def test_k_features_are_chosen_inside_each_fold() -> None:
     prompts, _ = made(120, 0, test=0.2)
     noise = np.random.default_rng(3).normal(size=(120, 5000))
     task = full_task(prompts)
-    model = Model(StandardScaler, partial(Ranked, 8), sizes=(1, 8))
+    model = Model(StandardScaler, partial(BestColumns, 8), sizes=(1, 8))
     found = fit({"mean": noise}, model, task, prompts.groups, HOW)
     assert set(found) == {1, 8}
     assert all(0.3 < chosen.cv_auroc < 0.7 for chosen in found.values())
-    best = Ranked(8).fit(noise[task.train], task.labels).columns_
+    best = BestColumns(8).fit(noise[task.train], task.labels).columns_
     outside = reference.roc_auc_score(task.labels, noise[task.train][:, best[0]])
     assert max(outside, 1 - outside) > 0.72, "chosen before the folds are made it would look good"
 
 
 def test_k_of_1_is_the_single_best_column() -> None:
     prompts, features = made(600, 0)
-    model = Model(StandardScaler, partial(Ranked, 2), sizes=(1, 2, 512))
+    model = Model(StandardScaler, partial(BestColumns, 2), sizes=(1, 2, 512))
     found = fit({"mean": features[:, ::-1]}, model, full_task(prompts), prompts.groups, HOW)
     assert set(found) == {1, 2}, "as many as the features have"
     assert len(found[1].fitted.coefficient) == 1 and found[1].cv_auroc > 0.7
@@ -174,8 +174,8 @@ def test_attention_finds_the_token_that_tells() -> None:
         torch.from_numpy(x.reshape(-1, 6)), torch.arange(400).repeat_interleave(11), 400, torch.zeros(6), torch.eye(6)
     )
     task = full_task(prompts)
-    ((_, attention),) = Attention().scores({"tokens": lambda rows: tokens}, task, prompts.groups, HOW)
-    mean = fit({"mean": x.mean(1)}, Model(StandardScaler), task, prompts.groups, HOW)[0]
+    (attention,) = Attention().scores({"tokens": lambda rows: tokens}, task, prompts.groups, HOW)
+    mean = fit({"mean": x.mean(1)}, Model(StandardScaler), task, prompts.groups, HOW)[None]
     truth = prompts.labels[prompts.test]
     by_attention = reference.roc_auc_score(truth, attention.probabilities[prompts.test])
     by_mean = reference.roc_auc_score(truth, mean.fitted.probabilities(x.mean(1))[prompts.test])

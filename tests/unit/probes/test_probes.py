@@ -1,4 +1,4 @@
-"""Probes and their judge: no leak from test, chance on shuffled labels, and metrics that equal scikit-learn's."""
+"""Probes: what they learn from, and the features that they get."""
 
 import json
 import os
@@ -13,11 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers import sample_rows
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from probe_data import made
-from sklearn import metrics as reference
-from sklearn.calibration import calibration_curve
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
 from stores import everything, written_store
@@ -25,13 +21,10 @@ from stores import everything, written_store
 from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore, write_manifest
 from pipeline.core.errors import UserError
-from pipeline.judging.bootstrap import group_resamples, interval, p_value
-from pipeline.judging.judge import Judge, label_noise
-from pipeline.judging.metrics import METRICS
 from pipeline.judging.settings import SHUFFLED, balanced
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
-from pipeline.probes.models import Ranked
+from pipeline.probes.models import BestColumns
 from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
 from pipeline.probes.task import tasks
@@ -39,70 +32,6 @@ from pipeline.probes.token_features import reduced_tokens
 from pipeline.prompts.table import Prompts, read_prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
-
-REFERENCES = {
-    "auroc": lambda y, s, w: reference.roc_auc_score(y, s, sample_weight=w),
-    "average_precision": lambda y, s, w: reference.average_precision_score(y, s, sample_weight=w),
-    "f1": lambda y, s, w: reference.f1_score(y, s >= 0.5, sample_weight=w),
-    "accuracy": lambda y, s, w: reference.accuracy_score(y, s >= 0.5, sample_weight=w),
-    "tpr_at_fpr_0.1%": lambda y, s, w: best_tpr(y, s, w, 0.001),
-    "tpr_at_fpr_1%": lambda y, s, w: best_tpr(y, s, w, 0.01),
-    "tpr_at_fpr_5%": lambda y, s, w: best_tpr(y, s, w, 0.05),
-    "brier": lambda y, s, w: reference.brier_score_loss(y, s, sample_weight=w),
-    "calibration_error": lambda y, s, w: binned_error(np.repeat(y, w), np.repeat(s, w)),
-}
-
-
-def best_tpr(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, limit: float) -> float:
-    fpr, tpr, _ = reference.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
-    return float(tpr[fpr <= limit + 1e-12].max())
-
-
-def binned_error(labels: np.ndarray, scores: np.ndarray) -> float:
-    observed, predicted = calibration_curve(labels, scores, n_bins=10)
-    counts = [((scores > low / 10) | (low == 0)) & (scores <= (low + 1) / 10 + 1e-12) for low in range(10)]
-    sizes = np.array([count.sum() for count in counts if count.any()])
-    return float((np.abs(observed - predicted) * sizes).sum() / len(scores))
-
-
-@pytest.mark.parametrize("name", METRICS)
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 6))
-def test_metrics_equal_scikit_learns_with_ties_and_weights(name: str, seed: int, levels: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = np.append(rng.random(40) < 0.4, [True, False])
-    scores = rng.integers(0, levels, 42) / levels
-    weights = np.vstack([rng.integers(0, 4, (3, 42)), np.ones((1, 42), dtype=int)])
-    weights[:, -2:] = 1  # both classes in every resample
-    found = METRICS[name](labels, scores, weights)
-    assert found == pytest.approx([REFERENCES[name](labels, scores, row) for row in weights])
-
-
-def test_whole_groups_are_resampled() -> None:
-    groups = np.array(["a", "b", "a", "c", "c", "c"])
-    weights = group_resamples(groups, 2000, seed=0)
-    for name in "abc":
-        members = weights[:, groups == name]
-        assert (members == members[:, :1]).all()
-    assert weights[:, [0, 1, 3]].sum(axis=1).tolist() == [3] * 2000
-    assert weights.mean(axis=0) == pytest.approx(np.ones(6), abs=0.1)
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """200 test sets from a known pair of normals, whose AUROC is Phi(1 / sqrt 2)."""
-    rng = np.random.default_rng(0)
-    truth, covered = 0.76025, 0
-    for seed in range(200):
-        labels = np.arange(200) < 100
-        scores = rng.normal(labels.astype(float), 1.0)
-        low, high = interval(METRICS["auroc"](labels, scores, group_resamples(np.arange(200), 200, seed)), 0.9)
-        covered += low <= truth <= high
-    assert 0.82 <= covered / 200 <= 0.96
-
-
-def test_p_values_of_no_difference_are_large_and_of_a_clear_one_small() -> None:
-    assert p_value(np.linspace(-1, 1, 999)) > 0.9
-    assert p_value(np.linspace(0.1, 1, 999)) == pytest.approx(2 / 1000)
 
 
 def prompts_and_splits(counts: dict[str, list[int]]) -> Prompts:
@@ -260,27 +189,6 @@ def test_a_damaged_shard_and_a_wrong_index_are_told(store: ActivationStore) -> N
         ActivationStore(store.folder.parent, "mlp_out.0")
 
 
-def test_a_difference_is_paired() -> None:
-    prompts, features = made(400, 3)
-    judge = Judge(prompts.labels, prompts.groups, resamples=300, confidence=0.95, seed=0)
-    score, noise = features[:, 0], features[:, 1]
-    same = judge.difference(score, score)
-    assert same["difference"] == same["low"] == same["high"] == 0 and same["p_value"] == 1
-    better = judge.difference(score, noise)
-    assert 0 < better["low"] < better["difference"] < better["high"] and better["p_value"] < 0.05
-
-
-def test_label_noise_is_that_which_was_put_in() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(20_000), 2)
-    labels = np.repeat(rng.random(20_000) < 0.5, 2) ^ (rng.random(40_000) < 0.07)
-    found = label_noise(labels, groups)
-    assert found["pairs"] == 20_000 and found["error_rate"] == pytest.approx(0.07, abs=0.005)
-    assert np.isnan(label_noise(labels, np.arange(40_000))["error_rate"])
-    three = label_noise(np.array([True, True, False]), np.array(["a"] * 3))
-    assert (three["pairs"], three["disagreeing"]) == (3, 2)
-
-
 def test_tfidf_of_counted_terms_is_scikit_learns() -> None:
     texts = [row["prompt"] for row in sample_rows(400)]
     prompts, _ = made(400, 0)
@@ -304,7 +212,7 @@ def test_tfidf_of_counted_terms_is_scikit_learns() -> None:
 def test_columns_far_from_zero_are_ranked_by_what_they_tell() -> None:
     prompts, features = made(600, 0)
     far = (features + 2000).astype(np.float32)
-    assert Ranked(1).fit(far, prompts.labels).columns_.tolist() == [0]
+    assert BestColumns(1).fit(far, prompts.labels).columns_.tolist() == [0]
 
 
 def test_a_killed_process_is_one_line_and_an_error_in_one_is_told() -> None:

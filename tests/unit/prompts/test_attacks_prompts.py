@@ -330,6 +330,7 @@ VALUES = st.recursive(
 
 
 @FUZZ
+@pytest.mark.slow
 @given(
     data=st.one_of(st.binary(max_size=200), st.lists(CELLS, max_size=30).map(lambda cells: ",".join(cells).encode()))
 )
@@ -351,6 +352,7 @@ def test_any_json_is_read_or_refused(rows: list[dict[str, Any]], tmp_path: Path)
 WHOLE = parquet(table(extra=[[1], [2]]), compression="zstd")
 
 
+@pytest.mark.slow
 @FUZZ
 @given(start=st.integers(0, len(WHOLE)), piece=st.binary(max_size=6), removed=st.integers(0, 6))
 def test_a_parquet_file_with_a_damaged_piece_is_read_or_refused(

@@ -45,7 +45,10 @@ HELD_OUT, _ = dictionary_data(4_000, seed=1)
 RECOVERED = {"relu": 0.8, "gated": 0.97, "jump_relu": 0.93, "topk": 0.98, "batch_topk": 0.96, "matryoshka": 0.92}
 
 
-@pytest.fixture(scope="module", params=RECOVERED)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name == "topk" else pytest.mark.slow) for name in RECOVERED],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -332,6 +335,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         Sae.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_mb_bounds_the_peak_memory_of_training(tmp_path: Path) -> None:
     for number in range(8):
         save_file({"x": torch.randn(400_000, 64).half()}, tmp_path / f"{number}.safetensors")  # 51 MB each
