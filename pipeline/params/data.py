@@ -46,3 +46,6 @@ class SplitParams(Section):
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
     shingle_chars: Annotated[int, Field(ge=2, le=20)]
+    same_words: Annotated[float, Field(gt=0, le=1)] | None
+    template_words: Annotated[int, Field(ge=3, le=100)] | None
+    largest_group: Annotated[float, Field(gt=0, le=1)]

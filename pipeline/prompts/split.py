@@ -1,4 +1,4 @@
-"""Divide prompts into train and test by near-duplicate group, with clusters and sources in proportion."""
+"""Divide prompts into train and test by group, with clusters and sources in proportion."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.prompts.draw import draw_key
-from pipeline.prompts.near_duplicates import near_duplicate_groups
+from pipeline.prompts.groups import Groups, group_prompts
+from pipeline.prompts.nearest import Nearest, nearest_train
 
 
 def split_prompts(
-    prompts: pa.Table, *, test_fraction: float, near_duplicate: float, shingle_chars: int, seeds: Sequence[int]
+    prompts: pa.Table, *, test_fraction: float, seeds: Sequence[int], **grouping: Any
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Give every prompt a group, and a side for each seed.
 
@@ -20,45 +21,96 @@ def split_prompts(
         prompts: columns prompt_id, prompt, source, cluster.
         test_fraction: share of the prompts of every (cluster, source) that goes to test, as nearly as whole groups
         allow.
-        near_duplicate, shingle_chars: see `near_duplicate_groups`.
+        seeds: one split for each.
+        grouping: see `group_prompts`.
 
     Returns: a table in the order of `prompts`, and counts for the metrics, of the first seed. The table's columns are
         prompt_id: as in `prompts`.
-        group: the smallest id of the prompts in the near-duplicate group.
+        group: the smallest id of the prompts that stay together.
         split: `train` or `test`, for the first seed.
         split_SEED: the same for each further seed.
+        nearest: similarity of a test prompt to the nearest train prompt, 0 to 1, null for train; for the first seed.
+        nearest_SEED: the same for each further seed.
+        template: the smallest id of the prompts with the same frame, null for a prompt of none.
     """
-    rows = prompts.to_pylist()
-    numbers = near_duplicate_groups([row["prompt"] for row in rows], near_duplicate, shingle_chars)
-    members: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for number, row in zip(numbers.tolist(), rows, strict=True):
-        members[number].append(row)
-    groups = {min(row["prompt_id"] for row in group): group for group in members.values()}
+    rows = prompts.sort_by("prompt_id").to_pylist()
+    found = group_prompts([row["prompt"] for row in rows], **grouping)
+    ids = np.array([row["prompt_id"] for row in rows])
+    names = ids[_first_of(found.numbers)]
+    members: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, row in zip(names.tolist(), rows, strict=True):
+        members[name].append(row)
 
-    name_of = {row["prompt_id"]: name for name, group in groups.items() for row in group}
-    columns: dict[str, Any] = {
-        "prompt_id": prompts["prompt_id"],
-        "group": [name_of[row["prompt_id"]] for row in rows],
-    }
+    columns: dict[str, Any] = {"prompt_id": ids, "group": names}
+    last: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for seed in seeds:
-        test = _draw_test_groups(groups, test_fraction, seed)
-        name = "split" if seed == seeds[0] else f"split_{seed}"
-        columns[name] = ["test" if group in test else "train" for group in columns["group"]]
-    sides = columns["split"]
-    sizes = Counter(len(group) for group in groups.values())
-    return pa.table(columns), {
+        test = np.isin(names, sorted(_draw_test_groups(members, test_fraction, seed)))
+        nearest = nearest_train(found, test)
+        suffix = "" if seed == seeds[0] else f"_{seed}"
+        columns[f"split{suffix}"] = np.where(test, "test", "train")
+        last[f"nearest{suffix}"] = pa.array(nearest.similarity, mask=~test)
+        counts = counts or _counts(rows, found, names, test, nearest, seed)
+    last["template"] = pa.array(ids[_first_of(found.templates)], mask=found.templates < 0)
+    place = {prompt_id: row for row, prompt_id in enumerate(ids.tolist())}
+    order = [place[prompt_id] for prompt_id in prompts["prompt_id"].to_pylist()]
+    return pa.table(columns | last).take(order), counts
+
+
+def _first_of(numbers: np.ndarray) -> np.ndarray:
+    """Return for each row the first one with the same number."""
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse.ravel()]
+
+
+def _counts(
+    rows: list[dict[str, Any]], found: Groups, names: np.ndarray, test: np.ndarray, nearest: Nearest, seed: int
+) -> dict[str, Any]:
+    """Return what `metrics/split.json` holds, of one split. Groups above the limit are copies or one template."""
+    clusters = np.array([row["cluster"] for row in rows])
+    sizes = np.unique(names, return_counts=True)[1]
+    sides = np.where(test, "test", "train").tolist()
+    labels = defaultdict(set)
+    for name, row in zip(names.tolist(), rows, strict=True):
+        labels[name].add(row["cluster"])
+    return {
         "prompts": Counter(sides),
-        "groups": len(groups),
-        "groups_of_several": len(groups) - sizes[1],
-        "largest_group": max(sizes),
-        "groups_with_conflicting_clusters": sum(len({row["cluster"] for row in g}) > 1 for g in groups.values()),
-        "leak_of_a_random_split": _leak(columns["group"], sides.count("test"), seeds[0]),
+        "groups": len(sizes),
+        "groups_of_several": int((sizes > 1).sum()),
+        "largest_group": int(sizes.max()),
+        "groups_with_conflicting_clusters": sum(len(each) > 1 for each in labels.values()),
+        "templates": len(np.unique(found.templates[found.templates >= 0])),
+        "joined_by": found.joined_by,
+        "cut": {
+            "limit": found.largest,
+            "chains": len(found.chains),
+            "prompts": sum(found.chains),
+            "parts": found.parts,
+            "groups_above_limit": int((sizes > found.largest).sum()),
+        },
+        "test": {
+            "effective_groups": _effective(names[test]),
+            "effective_groups_by_cluster": {
+                str(cluster): _effective(names[test & (clusters == cluster)]) for cluster in np.unique(clusters)
+            },
+            "with_near_duplicate_in_train": int(nearest.is_near.sum()),
+            "nearest_train_quintiles": np.quantile(nearest.similarity[test], [0.2, 0.4, 0.6, 0.8]).tolist()
+            if test.any()
+            else [],
+        },
+        "leak_of_a_random_split": _leak(names, int(test.sum()), seed),
         "test_share_by_cluster": _test_shares(rows, sides, "cluster"),
         "test_share_by_source": _test_shares(rows, sides, "source"),
     }
 
 
-def _leak(groups: list[str], test_prompts: int, seed: int) -> dict[str, float]:
+def _effective(names: np.ndarray) -> float:
+    """Return how many groups of equal size weigh as much: the squared sum of their sizes by the sum of squares."""
+    sizes = np.unique(names, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
+
+
+def _leak(groups: np.ndarray, test_prompts: int, seed: int) -> dict[str, float]:
     """Return how many test prompts would have a near-duplicate in train without groups: mean of 20 such splits."""
     _, member = np.unique(groups, return_inverse=True)
     rng = np.random.default_rng(seed)

@@ -22,17 +22,22 @@ class Prompts:
     sources: np.ndarray
     clusters: np.ndarray
     groups: np.ndarray
-    """(N), near-duplicate group of each prompt."""
+    """(N), which prompts stay together on one side: those of the same group."""
     sides: np.ndarray
     """(N), `train`, `test` or `benign`."""
     target: int
     """The cluster to detect."""
     seed: int
     """Of the split, and of every draw from it."""
+    templates: np.ndarray
+    """(N), which prompts put other words into the same long frame. Empty for a prompt of no template."""
+    nearest: np.ndarray
+    """(N), similarity of each test prompt to the nearest train prompt, 0 to 1. NaN for all other prompts."""
 
     def some(self, rows: np.ndarray) -> "Prompts":
         """Return those of these rows, int (n), in this order."""
-        arrays = {name: getattr(self, name)[rows] for name in ("sources", "clusters", "groups", "sides")}
+        names = ("sources", "clusters", "groups", "sides", "templates", "nearest")
+        arrays = {name: getattr(self, name)[rows] for name in names}
         ids, texts = ([each[row] for row in rows] for each in (self.ids, self.texts))
         return replace(self, ids=ids, texts=texts, **arrays)
 
@@ -62,17 +67,17 @@ def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, targe
 
     Args:
         prompts: columns prompt_id, prompt, source, cluster.
-        splits: columns prompt_id, group, split, and split_SEED for further seeds.
+        splits: see `split_prompts`.
         benign: columns prompt_id, prompt, source.
 
     Raises: UserError when a group, or a text, is on both sides.
     """
-    column = "split" if f"split_{seed}" not in splits.column_names else f"split_{seed}"
+    suffix = f"_{seed}" if f"split_{seed}" in splits.column_names else ""
     side_of = {row["prompt_id"]: row for row in splits.to_pylist()}
     rows = sorted(prompts.to_pylist(), key=lambda row: row["prompt_id"])
     sides: dict[tuple[str, str], str] = {}
     for row in rows:
-        side = side_of[row["prompt_id"]][column]
+        side = side_of[row["prompt_id"]][f"split{suffix}"]
         for what, value in (("group", side_of[row["prompt_id"]]["group"]), ("text", row["prompt"])):
             if sides.setdefault((what, value), side) != side:
                 raise UserError(
@@ -81,15 +86,18 @@ def read_prompts(prompts: pa.Table, splits: pa.Table, benign: pa.Table, *, targe
                 )
     harmless = sorted(benign.to_pylist(), key=lambda row: row["prompt_id"])
     both = rows + harmless
+    split = [side_of[row["prompt_id"]] for row in rows]
     return Prompts(
         [row["prompt_id"] for row in both],
         [row["prompt"] for row in both],
         np.array([row["source"] for row in both]),
         np.array([row["cluster"] for row in rows] + [NO_CLUSTER] * len(harmless)),
-        np.array([side_of[row["prompt_id"]]["group"] for row in rows] + [row["prompt_id"] for row in harmless]),
-        np.array([side_of[row["prompt_id"]][column] for row in rows] + ["benign"] * len(harmless)),
+        np.array([row["group"] for row in split] + [row["prompt_id"] for row in harmless]),
+        np.array([row[f"split{suffix}"] for row in split] + ["benign"] * len(harmless)),
         target,
         seed,
+        np.array([row["template"] or "" for row in split] + [""] * len(harmless)),
+        np.array([row[f"nearest{suffix}"] for row in split] + [None] * len(harmless), dtype=float),
     )
 
 

@@ -148,7 +148,8 @@ def changes_with_test(arm: Arm) -> bool:
         if rubbish:
             here[test], of[test] = 100 * rng.normal(size=(100, 40)), 1 - of[test]
         sides = np.where(test, "test", "train")
-        prompts = Prompts(names, names, np.array(["s"] * 300), of, np.array(names), sides, 1, 0)
+        templates, nearest = np.full(300, ""), np.where(test, 0.3, np.nan)
+        prompts = Prompts(names, names, np.array(["s"] * 300), of, np.array(names), sides, 1, 0, templates, nearest)
         task = Task(FULL, 0, np.arange(200), prompts.labels[:200])
         views = {"dense": {"mean": here}, "prompts": prompts}
         scored = arm.scores(views, task, prompts.groups, Fitting([0.1, 1.0], 3, 0))

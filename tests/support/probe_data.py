@@ -18,7 +18,8 @@ def made(count: int, seed: int, *, test: float = 0.5, sources: int = 1) -> tuple
     names = [f"{seed}-{n}" for n in range(count)]
     of_source = np.array([f"source {n}" for n in rng.integers(0, sources, count)])
     sides = np.where(rng.random(count) < test, "test", "train")
-    return Prompts(names, names, of_source, clusters, np.array(names), sides, 1, seed), features
+    templates, nearest = np.full(count, ""), np.where(sides == "test", rng.random(count), np.nan)
+    return Prompts(names, names, of_source, clusters, np.array(names), sides, 1, seed, templates, nearest), features
 
 
 def full_task(prompts: Prompts) -> Task:

@@ -93,7 +93,8 @@ AS_DVC = {
 VALUES: list[tuple[str, Any, str]] = [
     *((key, value, rf"{re.escape(key)}(\.0)? = \[?{value}\]? is not allowed: should be a finite number")
       for value in (float("inf"), float("nan"))
-      for key in ("split.test_fraction", "split.near_duplicate", "sae.held_out_fraction", "evaluate.confidence",
+      for key in ("split.test_fraction", "split.near_duplicate", "split.same_words", "split.largest_group",
+                  "sae.held_out_fraction", "evaluate.confidence",
                   "sae.lr", "sae.aux_coefficient", "sae.variants.topk.lr", "sae.variants.topk.aux_coefficient")),
     ("probe.c_grid", [float("inf")], "probe.c_grid.0 = inf is not allowed"),
     ("probe.noise", [float("nan")], "probe.noise.0 = nan is not allowed"),
@@ -103,7 +104,7 @@ VALUES: list[tuple[str, Any, str]] = [
                   "model.tiny.vocabulary", "extract.max_tokens", "extract.batch_tokens", "extract.shard_mb",
                   "sae.memory_mb", "sae.target", "sae.width", "sae.batch_size", "sae.epochs", "sae.patience",
                   "sae.variants.topk.width", "sae.variants.topk.batch_size", "sae.variants.topk.epochs",
-                  "sae.variants.topk.patience", "split.shingle_chars",
+                  "sae.variants.topk.patience", "split.shingle_chars", "split.template_words",
                   "probe.target", "probe.folds", "probe.draws", "probe.min_class_prompts", "evaluate.resamples",
                   "seed")),
     ("sae.variants.topk.k", 10**12, "sae.variants.topk.k = 1000000000000 is not allowed: should be at most"),

@@ -47,7 +47,11 @@ def prompts_and_splits(counts: dict[str, list[int]]) -> Prompts:
         for cluster, size in enumerate(sizes)
         for n in range(size)
     ]
-    splits = [{"prompt_id": row["prompt_id"], "group": row["prompt_id"], "split": row.pop("split")} for row in rows]
+    splits = [
+        {"prompt_id": row["prompt_id"], "group": row["prompt_id"], "split": row.pop("split")}
+        | {"nearest": None, "template": None}
+        for row in rows
+    ]
     benign = pa.table({"prompt_id": ["b"], "prompt": ["harmless"], "source": ["t"]})
     return read_prompts(pa.Table.from_pylist(rows), pa.Table.from_pylist(splits), benign, target=3, seed=0)
 

@@ -11,9 +11,9 @@ import pytest
 from helpers import sample_rows
 
 from pipeline.prompts.clean import clean
+from pipeline.prompts.items import shingle_sets
 from pipeline.prompts.near_duplicates import near_duplicate_groups
 from pipeline.prompts.raw import to_raw_table
-from pipeline.prompts.shingles import ShingleSets
 from pipeline.prompts.split import split_prompts
 
 
@@ -25,7 +25,15 @@ def raw(rows: list[dict[str, Any]]) -> pa.Table:
 ROWS = sample_rows(1200)
 OPTIONS: dict[str, Any] = {"min_chars": 15, "deduplicate": True, "max_prompts": 10_000, "seed": 0}
 CLEAN = clean(raw(ROWS), **OPTIONS)[0]
-SPLIT_OPTIONS: dict[str, Any] = {"test_fraction": 0.2, "near_duplicate": 0.6, "shingle_chars": 5, "seeds": [0]}
+SPLIT_OPTIONS: dict[str, Any] = {
+    "test_fraction": 0.2,
+    "near_duplicate": 0.6,
+    "shingle_chars": 5,
+    "same_words": 0.6,
+    "template_words": 8,
+    "largest_group": 0.05,
+    "seeds": [0],
+}
 
 
 def test_each_reason_drops_its_rows() -> None:
@@ -108,7 +116,7 @@ def numbered_by_first_prompt(groups: np.ndarray) -> list[int]:
 def test_groups_are_exactly_the_connected_near_duplicates(threshold: float) -> None:
     prompts = CLEAN["prompt"].to_pylist()[:300]
     prompts += [f"  {prompt.upper()}" for prompt in prompts[:20]]
-    groups = numbered_by_first_prompt(near_duplicate_groups(prompts, threshold, 5))
+    groups = numbered_by_first_prompt(near_duplicate_groups(shingle_sets(prompts, 5), threshold))
     assert groups == connected(prompts, threshold)
     assert 20 <= len(prompts) - max(groups) - 1 < 300
 
@@ -129,7 +137,7 @@ def test_groups_of_random_prompts_are_those_of_all_pairs(seed: int) -> None:
             for _ in range(len(text) // 25 + rng.randrange(2)):
                 text[rng.randrange(len(text))] = words(rng, 1)[0]
     rng.shuffle(prompts)
-    groups = numbered_by_first_prompt(near_duplicate_groups(prompts, 0.6, 5))
+    groups = numbered_by_first_prompt(near_duplicate_groups(shingle_sets(prompts, 5), 0.6))
     assert groups == connected(prompts, 0.6)
     assert 20 < max(groups) + 1 < len(prompts)
 
@@ -145,7 +153,7 @@ def crowd(wrapper_words: int, core_words: int, cores: int, ends: list[str]) -> l
 def test_near_duplicates_are_told_apart_in_a_crowd() -> None:
     prompts = crowd(20, 12, 300, ["", "now", "again"])
     assert 0.4 < jaccard(prompts[0], prompts[1]) < 0.6
-    groups = near_duplicate_groups(prompts, 0.6, 5)
+    groups = near_duplicate_groups(shingle_sets(prompts, 5), 0.6)
     assert numbered_by_first_prompt(groups) == list(range(300)) * 3
 
 
@@ -153,7 +161,7 @@ def test_no_pair_of_a_bucket_is_forgotten() -> None:
     """At 1.0 there is one band, and most prompts have the signature of the wrapper: too many pairs for one go."""
     prompts = crowd(150, 1, 800, [""])
     prompts += [prompt.upper() for prompt in prompts]
-    groups = near_duplicate_groups(prompts, 1.0, 5)
+    groups = near_duplicate_groups(shingle_sets(prompts, 5), 1.0)
     assert numbered_by_first_prompt(groups) == list(range(800)) * 2
 
 
@@ -162,8 +170,9 @@ def test_similar_pairs_are_those_by_python_sets() -> None:
     prompts = crowd(60, 22, 100, ["", "now", "again"])
     left, right = np.triu_indices(len(prompts), 1)
     similar = [jaccard(prompts[i], prompts[j]) >= 0.57 for i, j in zip(left, right, strict=True)]
-    found = ShingleSets(prompts, 5, 128).similar(left, right, 0.57)
+    found, similarities = shingle_sets(prompts, 5).similar(left, right, 0.57)
     assert found.tolist() == np.flatnonzero(similar).tolist()
+    assert similarities.tolist() == [jaccard(prompts[left[pair]], prompts[right[pair]]) for pair in found]
     assert 300 < len(found) < len(left) - 300
 
 
@@ -171,7 +180,7 @@ def test_thousands_of_copies_with_a_word_changed_are_one_group() -> None:
     rng = random.Random(0)
     text = " ".join(words(rng, 20))
     prompts = [f"{text} {word}" for word in words(rng, 3000)]
-    groups = near_duplicate_groups([*prompts, "something else altogether"], 0.6, 5)
+    groups = near_duplicate_groups(shingle_sets([*prompts, "something else altogether"], 5), 0.6)
     assert set(groups[:-1].tolist()) == {groups[0]} != {groups[-1]}
 
 
@@ -194,10 +203,11 @@ def test_many_small_sources_together_have_their_share() -> None:
 
 def test_every_seed_has_a_split_of_its_own() -> None:
     table, _ = split_prompts(CLEAN, **SPLIT_OPTIONS | {"seeds": [3, 1]})
-    assert table.column_names == ["prompt_id", "group", "split", "split_1"]
+    assert table.column_names == ["prompt_id", "group", "split", "split_1", "nearest", "nearest_1", "template"]
     for seed, column in ((3, "split"), (1, "split_1")):
         alone, _ = split_prompts(CLEAN, **SPLIT_OPTIONS | {"seeds": [seed]})
         assert table[column].equals(alone["split"])
+        assert table[column.replace("split", "nearest")].equals(alone["nearest"])
     assert not table["split"].equals(table["split_1"])
 
 
