@@ -1,8 +1,8 @@
 """Intervals and paired tests from a bootstrap over near-duplicate groups, corrected for few and unequal groups.
 
-The bootstrap gives standard errors. Where a few groups hold much of a class, its own percentiles are too close together
-(`python -m bench.coverage` measures how often they cover the truth). So its standard errors are corrected, and intervals
-are Student's t.
+The bootstrap gives standard errors. Where a few groups hold much of a class, its own percentiles are too close
+together (`python -m bench.coverage` measures how often they cover the truth). So its standard errors are corrected, and
+intervals are Student's t.
 """
 
 from dataclasses import dataclass

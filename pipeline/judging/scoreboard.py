@@ -8,7 +8,7 @@ from pipeline.core.errors import UserError
 from pipeline.judging.arm import ArmId
 from pipeline.judging.judge import Judge
 from pipeline.judging.scores import Scores, TaskId
-from pipeline.judging.settings import FULL, Negatives, balanced
+from pipeline.judging.settings import FULL, Balancing, balanced
 from pipeline.prompts.table import Prompts
 
 
@@ -29,8 +29,7 @@ class Scoreboard:
         scores: Scores,
         prompts_by_seed: dict[int, Prompts],
         *,
-        negatives: Negatives,
-        fewest: int,
+        balancing: Balancing,
         resamples: int,
         confidence: float,
     ) -> None:
@@ -44,7 +43,7 @@ class Scoreboard:
         self.scores = scores
         self.prompts_by_seed = prompts_by_seed
         self.seed, self.prompts = next(iter(prompts_by_seed.items()))
-        self._negatives, self._fewest = negatives, fewest
+        self._balancing = balancing
         self._resamples, self._confidence = resamples, confidence
         self.arms = scores[TaskId(FULL, 0, self.seed)]
         self.test = np.arange(len(self.test_rows(self.seed)))
@@ -57,7 +56,7 @@ class Scoreboard:
 
     def balanced_positions(self, seed: int) -> np.ndarray:
         """The positions of the balanced test prompts of a seed."""
-        chosen = balanced(self.prompts_by_seed[seed], "test", self._negatives, self._fewest)
+        chosen = balanced(self.prompts_by_seed[seed], "test", self._balancing)
         return np.searchsorted(self.test_rows(seed), chosen)
 
     def judge_of(self, positions: np.ndarray) -> Judge:

@@ -17,6 +17,7 @@ class ProbeParams(Section):
     poolings: Annotated[list[Pooling], Field(min_length=1, max_length=3)]
     c_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=100)]
     folds: Annotated[int, Field(ge=2, le=20)]
+    group_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None
     min_class_prompts: Annotated[int, Field(ge=2, le=1_000_000)]
     scarce: Annotated[list[Annotated[int, Field(ge=4, le=1_000_000, multiple_of=2)]], Field(max_length=100)]
     draws: Annotated[int, Field(ge=2, le=1000)]

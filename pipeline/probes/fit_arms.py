@@ -15,7 +15,7 @@ from pipeline.core.files import replacing, write_json
 from pipeline.core.progress import progress
 from pipeline.judging.arm import ArmId, points_key
 from pipeline.judging.scores import TaskId, scored_rows, scores_table
-from pipeline.judging.settings import FULL, balanced
+from pipeline.judging.settings import FULL, Balancing, balanced
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.base import AnyArm, Scored
 from pipeline.probes.fit import Fitting, folds_of
@@ -45,7 +45,7 @@ def fit_arms(
     tables, written = [], set()
     first = next(iter(prompts_by_seed))
     for seed, prompts in prompts_by_seed.items():
-        balanced(prompts, "test", params.negatives, params.min_class_prompts)  # the judge would refuse, hours later
+        balanced(prompts, "test", Balancing.of(params))  # the judge would refuse, hours later
         every = _tasks(prompts, params)
         if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
@@ -70,8 +70,7 @@ def _tasks(prompts: Prompts, params: ProbeParams) -> list[Task]:
     return list(
         tasks(
             prompts,
-            params.negatives,
-            params.min_class_prompts,
+            Balancing.of(params),
             scarce=params.scarce,
             draws=params.draws,
             noise=params.noise,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.judging.settings import FULL, NOISE, SCARCE, SHUFFLED, SHUFFLES, WITHOUT, Negatives, balanced
+from pipeline.judging.settings import FULL, NOISE, SCARCE, SHUFFLED, SHUFFLES, WITHOUT, Balancing, balanced
 from pipeline.prompts.draw import draw_key
 from pipeline.prompts.table import Prompts, largest_sources
 
@@ -24,8 +24,7 @@ class Task:
 
 def tasks(
     prompts: Prompts,
-    negatives: Negatives,
-    fewest: int,
+    balancing: Balancing,
     *,
     scarce: Sequence[int],
     draws: int,
@@ -40,9 +39,9 @@ def tasks(
     judged.
 
     Sizes that train does not have, or that have too few near-duplicate groups for the folds, and sources without
-    `fewest` train prompts of each class beside them, are left out.
+    `balancing.fewest` train prompts of each class beside them, are left out.
     """
-    train = balanced(prompts, "train", negatives, fewest)
+    train = balanced(prompts, "train", balancing)
     labels = prompts.labels[train]
     yield Task(FULL, 0, train, labels)
     for draw in range(SHUFFLES):
@@ -65,7 +64,8 @@ def tasks(
     for source in largest_sources(prompts):
         kept = prompts.sources[train] != source
         judged = prompts.test & (prompts.sources == source)
-        enough = min(np.bincount(labels[kept], minlength=2)) >= fewest and _groups(prompts, train[kept]) >= folds
+        both = min(np.bincount(labels[kept], minlength=2)) >= balancing.fewest
+        enough = both and _groups(prompts, train[kept]) >= folds
         if enough and len(set(prompts.labels[judged])) == 2:
             yield Task(f"{WITHOUT}{source}", 0, train[kept], labels[kept])
 

@@ -12,7 +12,7 @@ from pipeline.judging.comparisons.curves import CURVES
 from pipeline.judging.comparisons.warnings import warnings
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.scores import read_scores
-from pipeline.judging.settings import FULL, WITHOUT
+from pipeline.judging.settings import FULL, WITHOUT, Balancing
 from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
 from pipeline.probes.choices import choices_of
@@ -29,8 +29,7 @@ def main() -> None:
     board = Scoreboard(
         read_scores(paths.scores(points, variants), prompts),
         prompts,
-        negatives=params.negatives,
-        fewest=params.min_class_prompts,
+        balancing=Balancing.of(params),
         **read("evaluate", EvaluateParams).model_dump(),
     )
     results = compare(board) | {"stability": _stability(points, variants)}
@@ -101,6 +100,7 @@ def _summary(
         "sae_dead_fraction": held_out["dead_fraction"],
         "test_prompts": len(board.balanced),
         "test_targets": int(board.judge.labels.sum()),
+        "test_effective_groups": board.judge.errors.groups,
         "warnings": list(warnings(results)),
     }
 

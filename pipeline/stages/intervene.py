@@ -11,7 +11,7 @@ from pipeline.core.points import Point
 from pipeline.interventions import ablation, deletion
 from pipeline.interventions.latents import Sets, choose
 from pipeline.judging.arm import ArmId
-from pipeline.judging.settings import balanced
+from pipeline.judging.settings import Balancing, balanced
 from pipeline.lm.load import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
 from pipeline.lm.lock import ModelLock
 from pipeline.lm.tokens import Keep, PromptTokens, input_limit, tokenise
@@ -32,7 +32,7 @@ def main(point: str, variant: str) -> None:
     params, extract = read("probe", ProbeParams), read("extract", ExtractParams)
     seeds = read("seeds", list[int])
     prompts = prompts_of(params.target, seeds[0])
-    train, test = (balanced(prompts, side, params.negatives, params.min_class_prompts) for side in ("train", "test"))
+    train, test = (balanced(prompts, side, Balancing.of(params)) for side in ("train", "test"))
     at, sae = Point.parse(point), Sae.load(paths.sae(point, variant, seeds[0], seeds))
     of_sae = Linear.load(paths.probes(point, variant) / "sae", sae.latents)
     dense = {each: _dense(each, sae.width) for each in ablation.downstream(at, extract.parsed_points())}

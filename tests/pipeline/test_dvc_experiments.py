@@ -42,7 +42,7 @@ def test_a_clean_clone_gives_the_same_bytes_and_runs_experiments(finished_projec
 
 def test_a_small_number_that_dvc_writes_is_a_number(project: Project) -> None:
     assert project.ran("exp", "run", "-S", f"++sae.variants.{SAE}.lr=1e-5", "check_params") == ["check_params"]
-    assert "lr: 1e-05}" in (project.folder / "params.yaml").read_text()
+    assert "lr: 1e-05\n" in (project.folder / "params.yaml").read_text()
 
 
 @pytest.mark.parametrize(

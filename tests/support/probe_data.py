@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.judging.settings import FULL, balanced
+from pipeline.judging.settings import FULL, Balancing, balanced
 from pipeline.probes.fit import Fitting
 from pipeline.probes.task import Task
 from pipeline.prompts.table import Prompts
@@ -23,5 +23,5 @@ def made(count: int, seed: int, *, test: float = 0.5, sources: int = 1) -> tuple
 
 
 def full_task(prompts: Prompts) -> Task:
-    train = balanced(prompts, "train", "even", 2)
+    train = balanced(prompts, "train", Balancing("even", 2))
     return Task(FULL, 0, train, prompts.labels[train])

@@ -14,6 +14,7 @@ from pipeline.core.files import write_table
 from pipeline.judging.arm import ArmId, nested, of_arm
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.scores import SCORES, Scores, TaskId, read_scores, scored_rows, scores_table
+from pipeline.judging.settings import Balancing
 from pipeline.prompts.table import Prompts
 
 FULL = TaskId("balanced", 0, 0)
@@ -121,8 +122,7 @@ def test_a_seed_without_scores_is_told(tmp_path: Path) -> None:
         Scoreboard(
             read_scores([file], {0: prompts}),
             {0: prompts, 1: prompts},
-            negatives="even",
-            fewest=2,
+            balancing=Balancing("even", 2),
             resamples=100,
             confidence=0.9,
         )

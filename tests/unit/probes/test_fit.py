@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from pipeline.core.errors import UserError
-from pipeline.judging.settings import SHUFFLED
+from pipeline.judging.settings import SHUFFLED, Balancing
 from pipeline.probes.arms.attention import Attention, Tokens
 from pipeline.probes.arms.k_sparse import Components
 from pipeline.probes.fit import Fitting, fit
@@ -99,7 +99,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not() -> None:
         return float(reference.roc_auc_score(prompts.labels[prompts.test], scores[prompts.test]))
 
     assert auroc(full_task(prompts)) > 0.7
-    every = tasks(prompts, "even", 5, scarce=[], draws=2, noise=[], folds=3)
+    every = tasks(prompts, Balancing("even", 5), scarce=[], draws=2, noise=[], folds=3)
     permuted = [task for task in every if task.setting == SHUFFLED]
     assert len({task.labels.tobytes() for task in permuted}) == 5
     assert np.mean([auroc(task) for task in permuted]) == pytest.approx(0.5, abs=0.1)

@@ -21,7 +21,7 @@ from stores import everything, written_store
 from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore, write_manifest
 from pipeline.core.errors import UserError
-from pipeline.judging.settings import SHUFFLED, balanced
+from pipeline.judging.settings import SHUFFLED, Balancing, balanced
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
 from pipeline.probes.models import BestColumns
@@ -58,26 +58,42 @@ def prompts_and_splits(counts: dict[str, list[int]]) -> Prompts:
 
 def test_negatives_are_as_many_as_positives_and_drawn_evenly_or_by_prevalence() -> None:
     prompts = prompts_and_splits({"train": [5, 200, 200, 90, 400, 200], "test": [9, 9, 9, 9, 9, 9]})
-    chosen = balanced(prompts, "train", "even", 5)
+    chosen = balanced(prompts, "train", Balancing("even", 5))
     clusters = Counter(prompts.clusters[chosen].tolist())
     assert prompts.labels[chosen].sum() == 90 and len(chosen) == 180
     assert clusters[3] == 90 and clusters[0] == 5
     assert {clusters[c] for c in (1, 2, 4, 5)} <= {21, 22}
-    assert prompts.train[chosen].all() and prompts.test[balanced(prompts, "test", "even", 5)].all()
-    natural = Counter(prompts.clusters[balanced(prompts, "train", "natural", 5)].tolist())
+    assert prompts.train[chosen].all() and prompts.test[balanced(prompts, "test", Balancing("even", 5))].all()
+    natural = Counter(prompts.clusters[balanced(prompts, "train", Balancing("natural", 5))].tolist())
     assert natural[4] == pytest.approx(90 * 400 / 1005, abs=10)
+
+
+def test_a_group_gives_no_more_than_the_limit() -> None:
+    prompts = prompts_and_splits({"train": [100, 0, 0, 100, 0, 0], "test": [100, 0, 0, 100, 0, 0]})
+    groups = [f"{side}{n % 20 if n % 2 else n}" for n, side in enumerate(prompts.sides)]
+    prompts = replace(prompts, groups=np.array(groups))
+    sizes = Counter(prompts.groups.tolist())
+    assert max(sizes.values()) > 5
+    for limit in (1, 3):
+        chosen = balanced(prompts, "test", Balancing("even", 5, limit))
+        found = Counter(prompts.groups[chosen].tolist())
+        assert max(found.values()) == limit and len(chosen) < len(balanced(prompts, "test", Balancing("even", 5)))
+        assert sum(found.values()) < sum(sizes.values()) and set(found.values()) == {1, limit}
+    alone = replace(prompts, groups=np.where(prompts.labels, "one", prompts.groups))
+    with pytest.raises(UserError, match=r"has 5 prompts of cluster 3 .* raise filter.max_prompts or probe.group_limit"):
+        balanced(alone, "test", Balancing("even", 6, 5))
 
 
 def test_too_few_prompts_in_a_class_are_told() -> None:
     prompts = prompts_and_splits({"train": [50, 0, 0, 50, 0, 0], "test": [9, 0, 0, 4, 0, 0]})
     with pytest.raises(UserError, match="the test part has 4 prompts of cluster 3 and 9 others"):
-        balanced(prompts, "test", "even", 5)
+        balanced(prompts, "test", Balancing("even", 5))
 
 
 def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
     prompts, _ = made(600, 0, sources=3)
-    every = list(tasks(prompts, "even", 5, scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4], folds=8))
-    too_many = tasks(prompts, "even", 5, scarce=[16], draws=2, noise=[], folds=9)
+    every = list(tasks(prompts, Balancing("even", 5), scarce=[16, 64, 5000], draws=2, noise=[0.1, 0.4], folds=8))
+    too_many = tasks(prompts, Balancing("even", 5), scarce=[16], draws=2, noise=[], folds=9)
     assert all(not task.setting.startswith("scarce") for task in too_many)
     settings = Counter(task.setting for task in every)
     assert settings == {
@@ -108,7 +124,7 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
 
 def test_of_very_many_sources_the_largest_are_left_out_in_turn() -> None:
     prompts, _ = made(3000, 0, sources=50)
-    every = tasks(prompts, "even", 5, scarce=[], draws=2, noise=[], folds=2)
+    every = tasks(prompts, Balancing("even", 5), scarce=[], draws=2, noise=[], folds=2)
     left_out = [task.setting.removeprefix("without_") for task in every if task.setting.startswith("without_")]
     counts = Counter(prompts.sources[prompts.train].tolist())
     others = set(counts) - set(left_out)
