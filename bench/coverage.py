@@ -3,9 +3,9 @@
     python -m bench.coverage [--simulations 2000] [--limit 5]
 
 Each simulation draws scores of two arms from a model whose AUROC, TPR at 1 % FPR and AUROC difference are known:
-normal scores with a part that is the same in a whole group (ICC: its share of the variance), as near-duplicates have.
-Group sizes are those of 749 targets and 749 others of a real test set, where two groups hold 28 % of the targets. --limit
-caps what a group may give, as `probe.group_limit` does. Beside the judge's intervals stand percentiles of its bootstrap.
+normal scores with a part that is the same in a whole group (ICC: its share of the variance), as in near-duplicates.
+Group sizes are those of 749 targets and 749 others of a real test set, where two groups hold 28 % of the targets.
+--limit caps what a group may give, as `probe.group_limit` does. Beside the judge's intervals stand percentiles.
 """
 
 import argparse
