@@ -11,6 +11,8 @@ from pipeline.prompts.draw import draw_key
 from pipeline.prompts.groups import Groups, group_prompts
 from pipeline.prompts.nearest import Nearest, nearest_train
 
+SMALL_GROUP = 5  # prompts; a group of as many may always be in test
+
 
 def split_prompts(
     prompts: pa.Table, *, test_fraction: float, seeds: Sequence[int], **grouping: Any
@@ -128,7 +130,8 @@ def _draw_test_groups(groups: dict[str, list[dict[str, Any]]], test_fraction: fl
     """Fill each stratum's quota with randomly drawn groups. A group belongs to its most frequent stratum.
 
     What a stratum leaves of its quota, or takes beyond it, passes to the next of the same cluster, so that many small
-    sources together get their share.
+    sources together get their share. A group that would take more than a tenth of a quota stays in train: whatever is
+    measured on a test side would be measured on its few templates.
     """
     strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name in sorted(groups, key=lambda name: draw_key(seed, "split", name)):
@@ -138,10 +141,11 @@ def _draw_test_groups(groups: dict[str, list[dict[str, Any]]], test_fraction: fl
     test = set()
     room: dict[int, float] = defaultdict(float)
     for (cluster, _), names in sorted(strata.items(), key=lambda item: (-len(item[1]), item[1][0])):
-        room[cluster] += test_fraction * sum(len(groups[name]) for name in names)
+        quota = test_fraction * sum(len(groups[name]) for name in names)
+        room[cluster] += quota
         for name in names:
             # half of a group over the quota is as near to it as half under
-            if len(groups[name]) / 2 <= room[cluster]:
+            if len(groups[name]) <= max(SMALL_GROUP, quota / 10) and len(groups[name]) / 2 <= room[cluster]:
                 test.add(name)
                 room[cluster] -= len(groups[name])
     return test

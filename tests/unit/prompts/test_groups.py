@@ -214,7 +214,7 @@ def a_mixture() -> list[str]:
 
 def test_near_duplicates_across_the_sides_are_counted_and_the_nearest_is_exact() -> None:
     prompts = a_mixture()
-    rows, counts = split(prompts, seeds=[2, 4])
+    rows, counts = split(prompts, seeds=[2, 4], test_fraction=0.8)
     words = [set(words_of(prompt)) for prompt in prompts]
     shingles = [{text[i : i + 5] for i in range(len(text) - 4)} for text in prompts]
     kinds = [(words, weights(words)), (shingles, dict.fromkeys(set().union(*shingles), 1))]
@@ -230,6 +230,14 @@ def test_near_duplicates_across_the_sides_are_counted_and_the_nearest_is_exact()
         if column == "split":
             assert counts["test"]["with_near_duplicate_in_train"] == sum(each >= 0.6 for each in best.values()) > 0
     assert counts["cut"]["chains"] == 1
+
+
+def test_a_template_that_would_be_much_of_test_stays_in_train() -> None:
+    prompts = [f"{FRAME} {payload}" for payload in payloads(30)] + unrelated(400)
+    for seed in range(5):
+        rows, counts = split(prompts, seeds=[seed], test_fraction=0.3)
+        assert {row["split"] for row in rows[:30]} == {"train"}
+        assert counts["prompts"]["test"] == pytest.approx(0.3 * 430, abs=3), "others take the place"
 
 
 def test_without_a_limit_no_near_duplicate_is_on_the_other_side() -> None:
