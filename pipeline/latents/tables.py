@@ -18,7 +18,7 @@ LATENTS = pa.schema(
         ("rate_target", pa.float32()),  # share of the test prompts of the target in which it is active
         ("rate_other", pa.float32()),  # and of the other test prompts
         ("cluster_rates", pa.list_(pa.float32())),  # share of the prompts of each cluster, train and test
-        ("source_rates", pa.list_(pa.float32())),  # and of each source
+        ("source_rates", pa.list_(pa.float32())),  # and of each of the largest sources, and all others together
         ("source_spread", pa.float32()),  # entropy of the source rates: 0 one source, 1 all alike
         ("stability", pa.float32()),  # share of resamples in which a probe on 16 latents chooses it
         ("mean_contribution", pa.float32()),  # to the logit: mean over target test prompts minus over others

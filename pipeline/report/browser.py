@@ -10,7 +10,6 @@ import pyarrow as pa
 from pipeline.core.text import label, labels
 from pipeline.judging.arm import ArmId
 from pipeline.report.script_data import brief, write_chunks, write_script
-from pipeline.report.sources import listed, sum_of
 
 LATENTS_A_FILE, TEXTS_A_FILE, CONTRIBUTIONS_A_FILE = 128, 100, 100
 SCORE_DIGITS = 6  # so that none moves to the other side of 0.5
@@ -39,9 +38,10 @@ def write_latents(folder: Path, latents: pa.Table, examples: pa.Table, meta: Map
     index["tokens"] = [[entry["token"] for entry in (row or [])[:TOP_TOKENS]] for row in tokens]
     index["file"] = LATENTS_A_FILE
     index |= {name: meta[name] for name in ("point", "variant", "clusters", "target", "pooling")}
-    counts, rates = meta["counts"], np.stack(latents["source_rates"].to_numpy())
-    sources, of_sources, rates = _of_sources(meta["sources"], counts["sources"], rates)
-    index |= {"sources": sources, "counts": {"clusters": counts["clusters"], "sources": of_sources}}
+    index |= {
+        "sources": labels(meta["sources"]),
+        "counts": {name: meta["counts"][name] for name in ("clusters", "sources")},
+    }
     write_script(folder, "latents", index)
     shown: list[list[Any]] = [[] for _ in tokens]
     for row in examples.to_pylist():
@@ -55,10 +55,10 @@ def write_latents(folder: Path, latents: pa.Table, examples: pa.Table, meta: Map
             "suppresses": _pairs(row["suppresses"], "token", "value"),
             "neighbours": _pairs(row["neighbours"], "latent", "cosine"),
             "clusters": _briefly(row["cluster_rates"], 2),
-            "sources": _briefly(rates[number].tolist(), 2),
+            "sources": _briefly(row["source_rates"], 2),
             "examples": shown[number],
         }
-        for number, row in enumerate(latents.drop_columns("source_rates").to_pylist())
+        for number, row in enumerate(latents.to_pylist())
     ]
     write_chunks(folder, "latents", rows, LATENTS_A_FILE)
 
@@ -115,22 +115,6 @@ def write_prompts(
         for row in contributions.to_pylist()
     ]
     write_chunks(folder, "contributions", parts, CONTRIBUTIONS_A_FILE)
-
-
-def _of_sources(names: list[str], counts: list[int], rates: np.ndarray) -> tuple[list[str], list[int], np.ndarray]:
-    """What a latent's page says of the listed sources, and of all others as one.
-
-    Args:
-        counts: prompts of each source; rates (latents, sources): the share of these that a latent is active in.
-
-    Returns: names, counts and rates of the rows.
-    """
-    first, others = listed(dict(zip(names, counts, strict=True)))
-    row_of = {name: row for row, name in enumerate(names)}
-    rows = [[row_of[name] for name in group] for group in (*([name] for name in first), *([others] if others else []))]
-    prompts = [np.array(counts)[row] for row in rows]
-    shares = [rates[:, row] @ (count / count.sum()) for row, count in zip(rows, prompts, strict=True)]
-    return labels([*first, *sum_of(others)]), [int(count.sum()) for count in prompts], np.stack(shares, axis=1)
 
 
 def _pairs(entries: Sequence[Mapping[str, Any]] | None, first: str, second: str) -> list[list[Any]] | None:

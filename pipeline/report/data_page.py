@@ -6,10 +6,10 @@ from typing import Any
 from pipeline.core.files import LONGEST_NAME
 from pipeline.core.text import label, labels
 from pipeline.prompts.draw import draw_key
+from pipeline.prompts.sources import listed, sum_of
 from pipeline.prompts.table import Prompts
 from pipeline.report.page import pictures
 from pipeline.report.plots import OF_PROMPTS
-from pipeline.report.sources import listed, sum_of
 
 EXAMPLES, LONGEST = 3, 400  # of each cluster; characters of one that are shown
 REASONS = {

@@ -1,5 +1,6 @@
 """Stage explain: describe what the latents of one sparse autoencoder stand for, as the tables of a latent browser."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.attribution import Linear
 from pipeline.probes.choices import stability_of
+from pipeline.prompts.sources import listed, sum_of
 from pipeline.prompts.table import NO_CLUSTER, Prompts
 from pipeline.sae.model import Sae
 from pipeline.stages import paths
@@ -57,9 +59,8 @@ def main(point: str, variant: str) -> None:
     columns, norm = _decoder_columns(sae, directory, tokenizer)  # before there is anything else in memory
     firing = Firing.of(store, sae)
 
-    sources = sorted(set(prompts.sources[prompts.clusters != NO_CLUSTER].tolist()))
+    sources, of_sources = _sources(prompts)
     of_clusters = prompts.clusters[:, None] == np.arange(len(clusters))
-    of_sources = (prompts.sources[:, None] == sources) & (prompts.clusters != NO_CLUSTER)[:, None]
     columns |= _activity_columns(firing, prompts, classifier, of_clusters, of_sources) | {"stability": stability}
     specific = list(specific_tokens(token_scores(firing, token_ids), TOKENS))
     columns["tokens"] = pairs(specific, _names(tokenizer, specific))
@@ -93,6 +94,14 @@ def main(point: str, variant: str) -> None:
         },
     }
     write_json(folder / "meta.json", meta)
+
+
+def _sources(prompts: Prompts) -> tuple[list[str], np.ndarray]:
+    """Return the largest sources, not those of harmless prompts, and all others as one; and what is of each (N, n)."""
+    labelled = prompts.clusters != NO_CLUSTER
+    largest, others = listed(Counter(prompts.sources[labelled].tolist()))
+    members = [prompts.sources == source for source in largest] + [np.isin(prompts.sources, others)] * bool(others)
+    return [*largest, *sum_of(others)], np.stack(members, axis=1) & labelled[:, None]
 
 
 def _in_order(prompts: Prompts, store: ActivationStore) -> Prompts:

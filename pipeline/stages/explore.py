@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 from pipeline.core.files import read_table, write_rows
 from pipeline.core.text import labels
 from pipeline.params.base import read
+from pipeline.prompts.sources import listed, sum_of
 from pipeline.report.data_figures import draw_counts, draw_lengths, draw_mean_lengths
-from pipeline.report.sources import listed, sum_of
 from pipeline.stages import paths
 from pipeline.stages.run import run_stage
 

@@ -91,7 +91,7 @@ def test_the_latents_are_those_of_the_classifier(flow: Path) -> None:
     stable = {str(row["latent"]): row["stability"] for row in latents if row["stability"]}
     assert stable == pytest.approx(chosen, rel=1e-6)
     assert meta["bias"]["sae"] == float(probe["intercept"]) and meta["pooling"] == "mean" and meta["final_norm"] is True
-    assert meta["sources"] == sorted(meta["sources"]) and "hostile" in meta["sources"]
+    assert meta["counts"]["sources"] == sorted(meta["counts"]["sources"], reverse=True) and "hostile" in meta["sources"]
     assert meta["counts"]["latents"] == len(latents) == 64
     assert meta["counts"]["prompts"]["test"] == sum(row["side"] == "test" for row in prompts)
 
