@@ -34,5 +34,10 @@ def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
     return line
 
 
+def shown(value: object, most: int = 80) -> str:
+    """Return a value from outside as a message may show it: its `repr` as `one_line` has it."""
+    return one_line(repr(value), most)
+
+
 def _escaped(character: str) -> str:
     return character if character.isprintable() or character in " \t\r\n" else ascii(character)[1:-1]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line
 from pipeline.core.system_errors import system_line
 
 _LONGEST = 300  # characters of a library's message that are shown
@@ -52,14 +52,4 @@ def first_line(error: BaseException) -> str:
         lines = [f"{type(error).__name__} {error}".strip()]
     if lines[0].endswith(":") and len(lines) > 1:  # a heading
         lines[0] += f" {lines[1].strip()}"
-    return _printable(lines[0])
-
-
-def shown(value: object) -> str:
-    """Return a value from a file as a message may show it."""
-    return _printable(repr(value))
-
-
-def _printable(text: str) -> str:
-    text = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return one_line(lines[0], _LONGEST)

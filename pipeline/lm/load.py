@@ -28,8 +28,8 @@ from transformers import (
 from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils import logging
 
-from pipeline.core.errors import UserError
-from pipeline.lm.faults import explained, first_line, shown
+from pipeline.core.errors import UserError, shown
+from pipeline.lm.faults import explained, first_line
 from pipeline.lm.files import model_files
 from pipeline.lm.view import read_settings, viewed
 

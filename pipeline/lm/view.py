@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, shown
 from pipeline.core.offline import offline
-from pipeline.lm.faults import first_line, shown
+from pipeline.lm.faults import first_line
 from pipeline.lm.files import model_files
 
 # Settings that name code, files, repositories or kernels, wherever they stand: transformers would follow some of them

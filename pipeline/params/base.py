@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line, shown
 from pipeline.core.system_errors import system_line
-from pipeline.params.yaml_file import printable, read_yaml, shown
+from pipeline.params.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 MOVED = {"extract.device": "device"}  # earlier key -> key
@@ -69,7 +69,7 @@ def validate(key: str, kind: type[T], value: Any) -> T:
 
 def _sentence(prefix: str, kind: Any, error: ErrorDetails) -> str:
     parts = [*([prefix] if prefix else []), *(str(part) for part in error["loc"] if part != "[key]")]
-    key = printable(".".join(parts))
+    key = one_line(".".join(parts), 80)
     if error["type"] == "extra_forbidden":
         known = _keys_of(kind, [str(part) for part in error["loc"][:-1]])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)

@@ -4,9 +4,8 @@ import os
 import stat
 from pathlib import Path
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, shown
 from pipeline.params.base import PARAMS_FILE
-from pipeline.params.yaml_file import shown
 
 MOST_FILES = 10_000  # in a directory
 _NEVER_ENDING = (Path("/proc"), Path("/sys"))  # of regular files only in name

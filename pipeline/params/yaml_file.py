@@ -11,13 +11,12 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line, shown
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 10_000  # counting what an alias repeats
 DEEPEST = 20
 _PLAIN = (str, bool, int, float, type(None))
-_SHOWN = 80  # characters of a value in a message
 
 
 def read_yaml(path: Path) -> Any:
@@ -51,22 +50,11 @@ def parse_yaml(text: str, name: str) -> Any:
         key = shown(found[1] if found else "?")
         raise UserError(f"{name}, line {_line(error)}: key {key} stands there a second time: remove one") from None
     except MarkedYAMLError as error:
-        raise UserError(f"{name} is not valid YAML: line {_line(error)}: {printable(str(error.problem))}") from None
+        raise UserError(f"{name} is not valid YAML: line {_line(error)}: {one_line(str(error.problem), 80)}") from None
     except Exception as error:  # besides YAMLError whatever int(), float() and the like say of a tagged text
-        raise UserError(f"{name} is not valid YAML: {printable(str(error))}") from None
+        raise UserError(f"{name} is not valid YAML: {one_line(str(error), 80)}") from None
     _check_plain(value, "", name)
     return value
-
-
-def shown(value: Any) -> str:
-    """A value in a message, as `printable` has it."""
-    return printable(repr(value))
-
-
-def printable(text: str) -> str:
-    """Text in a message, on one line: what cannot be printed escaped, what is long cut."""
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _line(error: MarkedYAMLError) -> int:
@@ -104,7 +92,7 @@ def _check_plain(value: Any, key: str, name: str) -> None:
                 raise UserError(
                     f"{name}: key {shown(each)} {f'below {key} ' if key else ''}is not text: put it in quotes"
                 )
-            _check_plain(below, f"{key}.{printable(each)}".lstrip("."), name)
+            _check_plain(below, f"{key}.{one_line(each, 80)}".lstrip("."), name)
     elif isinstance(value, list):
         for index, below in enumerate(value):
             _check_plain(below, f"{key}.{index}", name)

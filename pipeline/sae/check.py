@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, shown
 
 TENSORS = {
     "standard": {"W_enc", "b_enc", "W_dec", "b_dec"},
@@ -16,11 +16,6 @@ TENSORS = {
 }
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CHUNK = 4096  # tokens looked at at once
-
-
-def shown(value: Any) -> str:
-    """Return a value from outside as a message may show it: escaped, and not long."""
-    return f"{value!r:.100}"
 
 
 def is_whole(value: Any, least: int, most: float) -> bool:

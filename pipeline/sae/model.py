@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.core.errors import FileError, UserError
+from pipeline.core.errors import FileError, UserError, shown
 from pipeline.core.files import read_json, replacing, write_json
 from pipeline.core.system_errors import system_line
 from pipeline.sae.check import (
@@ -19,7 +19,6 @@ from pipeline.sae.check import (
     check_k,
     checked_device,
     checked_tensors,
-    shown,
 )
 from pipeline.sae.sparse import Active, sum_over_latents
 

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, shown
 from pipeline.sae.architectures import ARCHITECTURES
-from pipeline.sae.check import is_whole, shown
+from pipeline.sae.check import is_whole
 
 _MOST = 2**31
 _COUNTS = {"width": (1, _MOST), "batch_size": (1, _MOST), "epochs": (1, _MOST), "seed": (0, 2**32 - 1)}

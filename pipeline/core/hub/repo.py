@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line
 
 Kind = Literal["dataset", "model"]
 
@@ -92,19 +92,19 @@ class Repo:
 
     def wrong_length(self, path: str) -> UserError:
         return UserError(
-            f"{constants.ENDPOINT} sent a file of {self} that is too short or too long ({_printable(path)}): "
+            f"{constants.ENDPOINT} sent a file of {self} that is too short or too long ({one_line(path, 200)}): "
             "it is not kept, run again to fetch it anew"
         )
 
     def damaged(self, paths: list[str]) -> UserError:
         return UserError(
-            f"{self}: {_printable(', '.join(paths))} in the cache differs in size or checksum from what "
+            f"{self}: {one_line(', '.join(paths), 200)} in the cache differs in size or checksum from what "
             f"{constants.ENDPOINT} lists: it is deleted now, run again to fetch it anew"
         )
 
     def wrong_bytes(self, path: str) -> UserError:
         return UserError(
-            f"{self}: {_printable(path)} that was sent differs in checksum from what {constants.ENDPOINT} lists: "
+            f"{self}: {one_line(path, 200)} that was sent differs in checksum from what {constants.ENDPOINT} lists: "
             "it is not kept, run again to fetch it anew"
         )
 
@@ -145,8 +145,4 @@ class Repo:
 def _reason(error: Exception) -> str:
     """Return the first line of an error, without characters that a terminal would obey."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return _printable(line)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+    return one_line(line, 200)

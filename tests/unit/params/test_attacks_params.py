@@ -109,7 +109,7 @@ VALUES: list[tuple[str, Any, str]] = [
                   "seed")),
     ("sae.variants.topk.k", 10**12, "sae.variants.topk.k = 1000000000000 is not allowed: should be at most"),
     ("probe.scarce", [10**12], "probe.scarce.0 = 1000000000000 is not allowed"),
-    ("probe.c_grid", [0.1] * 101, r"probe.c_grid = .{80}\.\.\. is not allowed"),
+    ("probe.c_grid", [0.1] * 101, r"probe.c_grid = .{40} \.\.\. .{40} is not allowed"),
     ("probe.poolings", ["mean"] * 4, "probe.poolings = .* is not allowed"),
     ("seeds", list(range(101)), "seeds = .* is not allowed"),
     ("extract.points", ["mlp_out.99999999999999999999"], "extract.points.0 = 'mlp_out.9*' is not allowed"),
@@ -124,10 +124,10 @@ VALUES: list[tuple[str, Any, str]] = [
     ("data.clusters", ["a", "\u200b"], r"data.clusters.1 = '\\u200b' .*something to see"),
     ("data.clusters", ["a", "b\x1b[31m"], r"data.clusters.1 = 'b\\x1b\[31m' .*no control characters"),
     ("data.clusters", ["a", "b\nc"], r"data.clusters.1 = 'b\\nc' .*no control characters"),
-    ("data.clusters", ["a", "b" * 101], r"data.clusters.1 = 'b*\.\.\. is not allowed.*at most 100 characters"),
+    ("data.clusters", ["a", "b" * 101], r"data.clusters.1 = 'b* \.\.\. b*' is not allowed.*at most 100 characters"),
     ("data.repo", "../..", "data.repo = '../..' is not allowed"),
     ("model.repo", "a/../b", "model.repo = 'a/../b' is not allowed"),
-    ("data.split", "x" * 300, r"data.split = 'x*\.\.\. is not allowed"),
+    ("data.split", "x" * 300, r"data.split = 'x* \.\.\. x*' is not allowed"),
     ("sae.train", [{"a": 1}], "sae.train.0 = {'a': 1} is not allowed"),
     ("sae.train", ["x; touch PWNED #"], "sae.train = .*should name variants of sae.variants"),
     *((f"sae.variants.{name}", {"architecture": "relu", "width": 64, "k": 4}, f"sae.variants.{shown} = .* not allowed")
@@ -136,8 +136,8 @@ VALUES: list[tuple[str, Any, str]] = [
     ("sae.variants.x\x1b[2Jy\nz", 3, r"sae.variants.x\\x1b\[2Jy z = .* is not allowed"),
     ("data.path", "https://example.org/prompts.csv", "data.path = .* is not allowed: it is an address"),
     ("model.path", "s3://bucket/model", "model.path = .* is not allowed: it is an address"),
-    ("data.path", "x" * 300, r"data.path = 'x*\.\.\. is not allowed: it cannot be looked at \(File name too long\)"),
-    ("data.path", "x" * 5000, r"data.path = 'x*\.\.\. is not allowed: String should have at most 4096"),
+    ("data.path", "x" * 300, r"data.path = 'x* \.\.\. x*' is not allowed: it cannot be looked at \(File name too long\)"),
+    ("data.path", "x" * 5000, r"data.path = 'x* \.\.\. x*' is not allowed: String should have at most 4096"),
     ("data.path", "a\0b", r"data.path = 'a\\x00b' is not allowed: it is no file's name"),
 ]  # fmt: skip
 
