@@ -22,6 +22,7 @@ LATE = [
     ("probe_text",),
     ("probe_dense", POINT),
     ("probe_sae", POINT, VARIANT),
+    ("probe_stacked",),
 ]
 
 
