@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from pipeline.report.plots import OF_ARMS, Plot
 from pipeline.report.style import PALETTE, describe, in_lines, line_look, save_figure
 
-Curves = dict[str, tuple[list[float], list[float]]]  # arm -> x, y
+Curves = dict[str, tuple[list[float], list[float], list[float]]]  # arm -> x, y, spread to both sides of y, if any
 
 
 def draw_curves(path: Path, curves: Curves, plot: Plot) -> None:
@@ -18,8 +18,9 @@ def draw_curves(path: Path, curves: Curves, plot: Plot) -> None:
         if plot.diagonal:
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         marker = "o" if plot.is_logarithmic else None
-        for index, (arm, (xs, ys)) in enumerate(curves.items()):
-            axes.plot(xs, ys, label=in_lines(arm, 40), linewidth=1.4, marker=marker, markersize=3, **line_look(index))  # type: ignore[arg-type]
+        for index, (arm, (xs, ys, spread)) in enumerate(curves.items()):
+            look = {"linewidth": 1.4, "marker": marker, "markersize": 3} | line_look(index)
+            axes.errorbar(xs, ys, spread or None, label=in_lines(arm, 40), elinewidth=0.8, capsize=2, **look)  # type: ignore[arg-type]
         if plot.is_logarithmic:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
