@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.report.plots import OF_ARMS, Plot
@@ -19,8 +20,11 @@ def draw_curves(path: Path, curves: Curves, plot: Plot) -> None:
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         marker = "o" if plot.is_logarithmic else None
         for index, (arm, (xs, ys, spread)) in enumerate(curves.items()):
-            look = {"linewidth": 1.4, "marker": marker, "markersize": 3} | line_look(index)
-            axes.errorbar(xs, ys, spread or None, label=in_lines(arm, 40), elinewidth=0.8, capsize=2, **look)  # type: ignore[arg-type]
+            look = line_look(index)
+            axes.plot(xs, ys, label=in_lines(arm, 40), linewidth=1.4, marker=marker, markersize=3, **look)  # type: ignore[arg-type]
+            if spread:
+                below, above = np.subtract(ys, spread), np.add(ys, spread)
+                axes.fill_between(xs, below, above, color=look["color"], alpha=0.12, linewidth=0)
         if plot.is_logarithmic:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")

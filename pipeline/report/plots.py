@@ -15,7 +15,7 @@ class Plot:
     template: of .dvc/plots; empty: `dvc plots` does not draw it.
     caption: below the picture; empty: the title.
     diagonal: whether the picture has one, which a perfect, or a random, arm would be on.
-    spread: a column whose values the picture draws as bars to both sides of y; empty: none.
+    spread: a column whose values the picture draws as a band to both sides of y; empty: none.
     """
 
     title: str
@@ -76,7 +76,7 @@ OF_ARMS = {
         x_label="train prompts",
         y_label="AUROC (mean of draws)",
         template="lines_by_arm_log",
-        caption="AUROC of classifiers trained on few prompts; bars: standard deviation over draws",
+        caption="AUROC of classifiers trained on few prompts; band: standard deviation over draws",
         spread="auroc_std",
     ),
     "noise": Plot(
@@ -86,7 +86,7 @@ OF_ARMS = {
         x_label="train labels flipped (%)",
         y_label="AUROC (mean of draws)",
         template="lines_by_arm",
-        caption="AUROC of classifiers trained on labels flipped at random; bars: standard deviation over draws",
+        caption="AUROC of classifiers trained on labels flipped at random; band: standard deviation over draws",
         spread="auroc_std",
     ),
     "arms": Plot(
