@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.special import expit, logit
 
 from pipeline.core.errors import FileError, UserError
 from pipeline.core.files import read_table
@@ -22,12 +24,14 @@ SCORES = pa.schema(
         ("setting", _NAME),
         ("draw", pa.int64()),
         ("seed", pa.int64()),
-        ("split", _NAME),  # test or benign
+        ("split", _NAME),  # test or benign; train: out of fold, by a fit that did not see the prompt
         ("prompt_id", _NAME),
         ("score", pa.float32()),  # probability of the target
+        ("logit", pa.float32()),  # its log odds, which do not end where probabilities are 0 or 1
     ]
 )
 _BLOCK = SCORES.names[:7]  # the columns that are the same in all rows of one arm in one task
+_TINY = np.finfo(np.float64).epsneg  # probabilities within it of 0 and 1 have the log odds of those at it
 
 
 class TaskId(NamedTuple):
@@ -41,56 +45,142 @@ class TaskId(NamedTuple):
 Scores = dict[TaskId, dict[ArmId, np.ndarray]]  # of the scored prompts (n), float64
 
 
+class OutOfFold(NamedTuple):
+    """What arms say in one task of the prompts that they learned from, each by a fit that did not see the prompt."""
+
+    rows: np.ndarray
+    """(n): the rows of these prompts."""
+    logits: dict[ArmId, np.ndarray]
+    """Log odds of the target (n), float64."""
+
+
 def scored_rows(prompts: Prompts) -> np.ndarray:
     """The rows of the prompts that arms score, in the order of their scores: those of test, then the harmless ones."""
     return np.flatnonzero(~prompts.train)
 
 
-def scores_table(prompts: Prompts, blocks: Sequence[tuple[TaskId, ArmId, np.ndarray]]) -> pa.Table:
-    """The table SCORES of arms in tasks, each with its scores (n) of the scored prompts."""
-    rows = scored_rows(prompts)
-    of_block = np.repeat(np.arange(len(blocks)), len(rows))
-    of_prompt = np.tile(np.arange(len(rows)), len(blocks))
-    values = [(arm.name, arm.points, arm.variant, arm.k, *task) for task, arm, _ in blocks]
+def scores_table(
+    prompts: Prompts,
+    blocks: Sequence[tuple[TaskId, ArmId, np.ndarray]],
+    out_of_fold: Sequence[tuple[TaskId, ArmId, np.ndarray, np.ndarray]] = (),
+) -> pa.Table:
+    """The table SCORES of arms in tasks.
+
+    Args:
+        blocks: each with its probabilities (n) of the scored prompts.
+        out_of_fold: each with rows of train prompts (m), and its out-of-fold logits (m) of these.
+    """
+    scored = scored_rows(prompts)
+    of_whom = [(task, arm) for task, arm, _ in blocks] + [(task, arm) for task, arm, *_ in out_of_fold]
+    rows = [scored for _ in blocks] + [own for *_, own, _ in out_of_fold]
+    scores = [each for *_, each in blocks] + [expit(each) for *_, each in out_of_fold]
+    logits = [_log_odds(each) for *_, each in blocks] + [each for *_, each in out_of_fold]
+    of_block = np.repeat(np.arange(len(rows)), np.array([len(own) for own in rows], dtype=np.int64))
+    values = [(arm.name, arm.points, arm.variant, arm.k, *task) for task, arm in of_whom]
     columns = zip(*values, strict=True) if values else ([] for _ in _BLOCK)
     constant = [
         pa.array(column, SCORES.field(name).type).take(of_block) for name, column in zip(_BLOCK, columns, strict=True)
     ]
-    ids = pa.array([prompts.ids[row] for row in rows], _NAME).take(of_prompt)
-    sides = pa.array(prompts.sides[rows].tolist(), _NAME).take(of_prompt)
-    scores = np.concatenate([each for *_, each in blocks] or [np.zeros(0)]).astype(np.float32)
-    return pa.table([*constant, sides, ids, scores], schema=SCORES)
+    of_prompt = _joined(rows).astype(np.int64)
+    ids, sides = (pa.array(each, _NAME).take(of_prompt) for each in (prompts.ids, prompts.sides.tolist()))
+    numbers = (_joined(each).astype(np.float32) for each in (scores, logits))
+    return pa.table([*constant, sides, ids, *numbers], schema=SCORES)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0)
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return np.asarray(logit(np.clip(np.asarray(probabilities, dtype=np.float64), _TINY, 1 - _TINY)))
 
 
 def read_scores(
     files: Sequence[Path],
     prompts_by_seed: Mapping[int, Prompts],
     wanted: Callable[[TaskId, ArmId], bool] = lambda task, arm: True,
+    column: Literal["score", "logit"] = "score",
 ) -> Scores:
-    """The wanted scores of all arms in these files, in the order of the scored prompts.
+    """The wanted scores of all arms in these files, in the order of the scored prompts; or their logits.
 
     Raises: UserError when an arm's scores are not of just these prompts, or are there twice.
     """
-    ids = {seed: [prompts.ids[row] for row in scored_rows(prompts)] for seed, prompts in prompts_by_seed.items()}
+    scored = {seed: scored_rows(prompts) for seed, prompts in prompts_by_seed.items()}
     found: Scores = {}
+    for block in _read(files, prompts_by_seed, wanted, column, of_train=False):
+        if not np.array_equal(block.rows, scored.get(block.task.seed, [])):
+            raise UserError(
+                f"the scores of {block.arm} are not of the test prompts: run 'dvc repro' to score them again"
+            )
+        block.add_to(found.setdefault(block.task, {}))
+    return found
+
+
+def read_out_of_fold(
+    files: Sequence[Path],
+    prompts_by_seed: Mapping[int, Prompts],
+    wanted: Callable[[TaskId, ArmId], bool] = lambda task, arm: True,
+) -> dict[TaskId, OutOfFold]:
+    """The wanted out-of-fold logits of all arms in these files.
+
+    Raises: UserError when they are not of train prompts, not of the same ones in all arms of a task, or there twice.
+    """
+    found: dict[TaskId, OutOfFold] = {}
+    for block in _read(files, prompts_by_seed, wanted, "logit", of_train=True):
+        of_task = found.setdefault(block.task, OutOfFold(block.rows, {}))
+        known = (block.rows >= 0).all() and prompts_by_seed[block.task.seed].train[block.rows].all()
+        if not known or not np.array_equal(block.rows, of_task.rows):
+            raise UserError(
+                f"the out-of-fold logits of {block.arm} are not of the prompts that arms learn from: run 'dvc repro' "
+                "to fit it again"
+            )
+        block.add_to(of_task.logits)
+    return found
+
+
+class _Block(NamedTuple):
+    """What a file has of an arm in a task: rows of the prompts, -1 where they are unknown, and values, float64 (n)."""
+
+    file: Path
+    task: TaskId
+    arm: ArmId
+    rows: np.ndarray
+    values: np.ndarray
+
+    def add_to(self, of_task: dict[ArmId, np.ndarray]) -> None:
+        if self.arm in of_task:
+            raise UserError(
+                f"the scores of {self.arm} in {self.task.setting} are there twice, the second time in {self.file}"
+            )
+        of_task[self.arm] = self.values
+
+
+def _read(
+    files: Sequence[Path],
+    prompts_by_seed: Mapping[int, Prompts],
+    wanted: Callable[[TaskId, ArmId], bool],
+    column: str,
+    *,
+    of_train: bool,
+) -> Iterator[_Block]:
+    """The wanted blocks, of train prompts or of all others."""
+    row_of = {
+        seed: {prompt_id: row for row, prompt_id in enumerate(prompts.ids)} for seed, prompts in prompts_by_seed.items()
+    }
     for file in files:
         table = read_table(file)
         if not set(SCORES.names) <= set(table.column_names):
             raise FileError(f"{file} lacks columns of a table of scores", "score again")
-        prompt_ids, scores = table["prompt_id"].combine_chunks(), table["score"].to_numpy()
-        code_of = {prompt_id: code for code, prompt_id in enumerate(prompt_ids.dictionary.to_pylist())}
-        codes = prompt_ids.indices.to_numpy()
-        wanted_codes = {seed: np.array([code_of.get(each, -1) for each in own]) for seed, own in ids.items()}
-        for task, arm, rows in _blocks(table):
-            if not wanted(task, arm):
-                continue
-            if task.seed not in ids or not np.array_equal(codes[rows], wanted_codes[task.seed]):
-                raise UserError(f"the scores of {arm} are not of the test prompts: run 'dvc repro' to score them again")
-            of_task = found.setdefault(task, {})
-            if arm in of_task:
-                raise UserError(f"the scores of {arm} in {task.setting} are there twice, the second time in {file}")
-            of_task[arm] = scores[rows].astype(np.float64)
-    return found
+        is_train = pc.equal(table["split"].cast(pa.string()), "train")
+        table = table.filter(is_train if of_train else pc.invert(is_train))
+        prompt_ids, values = table["prompt_id"].combine_chunks(), table[column].to_numpy()
+        codes, names = prompt_ids.indices.to_numpy(), prompt_ids.dictionary.to_pylist()
+        row_of_code = {seed: np.array([rows.get(name, -1) for name in names]) for seed, rows in row_of.items()}
+        unknown = np.full(len(names), -1)
+        for task, arm, span in _blocks(table):
+            if wanted(task, arm):
+                rows = row_of_code.get(task.seed, unknown)[codes[span]]
+                yield _Block(file, task, arm, rows, values[span].astype(np.float64))
 
 
 def _blocks(table: pa.Table) -> Iterator[tuple[TaskId, ArmId, slice]]:

@@ -1,27 +1,24 @@
 """Fitting an arm, with everything about it chosen by cross-validation inside its training prompts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.core.errors import UserError
 from pipeline.judging.metrics import value_of
+from pipeline.probes.cross_validation import Folds, Split, l1_regression, scaled, take
 from pipeline.probes.logistic import Features, logistic
 from pipeline.probes.models import Fitted, Matrix, Model
 from pipeline.probes.task import Task
 
-TOLERANCE = 1e-4  # while choosing
-FINE_TOLERANCE = 1e-6  # of what is kept
-L1_TOLERANCE, FINE_L1_TOLERANCE = 1e-3, 1e-4  # of liblinear
-L1_ITERATIONS = 1000
-
-Split = tuple[np.ndarray, np.ndarray]
+FINE_TOLERANCE, FINE_L1_TOLERANCE = 1e-6, 1e-4  # of what is kept
+LOWEST_C, HIGHEST_C = 1e-6, 1e4  # to which a grid is widened, where its best C is at its edge
+GAIN = 1e-4  # of AUROC, without which it is not widened further
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,26 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A classifier fitted on all of a task's training prompts. pooling, c: chosen; cv_auroc: mean over the folds."""
+class Candidate:
+    """What cross-validation chooses from: pooling and C, with what it finds."""
 
     pooling: str
     c: float
     cv_auroc: float
+    """The mean over the folds."""
+    out_of_fold: np.ndarray
+    """(n): the logit of each training prompt by the fit on the folds that it is not in."""
+
+
+@dataclass(frozen=True)
+class Chosen(Candidate):
+    """The best candidate, and its fit on all of a task's training prompts."""
+
     fitted: Fitted
+    c_tried: tuple[float, float]
+    """The least and the largest C that were tried."""
+    c_at_edge: bool
+    """Whether a C beyond LOWEST_C or HIGHEST_C might be better."""
 
 
 def fit(
@@ -52,6 +62,8 @@ def fit(
 ) -> dict[int | None, Chosen]:
     """Choose pooling and C by cross-validated AUROC, then fit on all training prompts of the task.
 
+    Where the best C is at the edge of its grid, further powers of ten are tried with the best pooling.
+
     Args:
         features: for each pooling the features of all prompts (N, width); only rows of task.train are looked at.
         groups: near-duplicate groups (N).
@@ -60,29 +72,35 @@ def fit(
     Raises: UserError when there are too few groups or prompts for the folds.
     """
     splits = folds_of(task, groups, fitting)
-    scores: dict[tuple[int | None, str, float], list[float]] = {}
-    for pooling, matrix in features.items():
-        for k, c, value in _cross_validated(model, take(matrix, task.train), task.labels, splits, fitting.c_grid):
-            scores.setdefault((k, pooling, c), []).append(value)
-    if any(np.isnan(values).all() for values in scores.values()):
+
+    @lru_cache(maxsize=1)
+    def folds_at(pooling: str) -> Folds:
+        return Folds(model, take(features[pooling], task.train), task.labels, splits)
+
+    def candidate_at(pooling: str, k: int | None, c: float) -> Candidate:
+        return _candidates(folds_at(pooling), pooling, k, [c])[0]
+
+    tried: dict[int | None, list[Candidate]] = {}
+    for pooling in features:
+        for k in folds_at(pooling).sizes:
+            tried.setdefault(k, []).extend(_candidates(folds_at(pooling), pooling, k, fitting.c_grid))
+    if any(math.isnan(candidate.cv_auroc) for found in tried.values() for candidate in found):
         raise UserError(f"every fold of {task.setting} has only one class: lower probe.folds, or use more data")
-    means = {key: float(np.nanmean(values)) for key, values in scores.items()}
-    best = {
-        # of equals the most regularised
-        k: max((key for key in means if key[0] == k), key=lambda key: (round(means[key], 6), -key[2]))
-        for k in dict.fromkeys(key[0] for key in means)
-    }
+    # of equals the most regularised
+    best = {k: max(found, key=lambda each: (round(each.cv_auroc, 6), -each.c)) for k, found in tried.items()}
     prepared: dict[str, tuple[Any, Matrix]] = {}
     chosen: dict[int | None, Chosen] = {}
-    for k, (_, pooling, c) in best.items():
+    for k in sorted(best, key=lambda k: list(features).index(best[k].pooling)):  # one pooling after the other
+        pooling = best[k].pooling
+        candidate, c_tried, c_at_edge = _widened(best[k], fitting.c_grid, partial(candidate_at, pooling, k))
         if pooling not in prepared:
             prepare, matrix = model.prepare and model.prepare(), take(features[pooling], task.train)
             prepared[pooling] = prepare, prepare.fit_transform(matrix, task.labels) if prepare else matrix
         prepare, matrix = prepared[pooling]
         narrow = matrix[:, :k] if k else matrix
-        fitted = _fit_finely(model, narrow.astype(np.float64), task.labels, c)
-        chosen[k] = Chosen(pooling, c, means[best[k]], Fitted(prepare, *fitted))
-    return chosen
+        fitted = Fitted(prepare, *_fit_finely(model, narrow.astype(np.float64), task.labels, candidate.c))
+        chosen[k] = Chosen(**vars(candidate), fitted=fitted, c_tried=c_tried, c_at_edge=c_at_edge)
+    return {k: chosen[k] for k in best}
 
 
 def folds_of(task: Task, groups: np.ndarray, fitting: Fitting) -> list[Split]:
@@ -99,86 +117,42 @@ def folds_of(task: Task, groups: np.ndarray, fitting: Fitting) -> list[Split]:
     return list(splitter.split(task.labels, task.labels, groups[task.train]))
 
 
-def take(matrix: Matrix, rows: np.ndarray) -> Matrix:
-    """Rows of a matrix, or of a list of texts."""
-    return [matrix[row] for row in rows] if isinstance(matrix, list) else matrix[rows]
+def _candidates(folds: Folds, pooling: str, k: int | None, c_grid: Sequence[float]) -> list[Candidate]:
+    """One for each C, of classifiers on the first k features."""
+    logits = folds.logits(k, c_grid)
+    return [Candidate(pooling, c, _cv_auroc(folds, of_c), of_c) for c, of_c in zip(c_grid, logits, strict=True)]
 
 
-def _cross_validated(
-    model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
-) -> Iterator[tuple[int | None, float, float]]:
-    """k, C, and the AUROC on the prompts outside a fold, of fits on those inside."""
-    if model.prepare is None:
-        yield from _aurocs(model, matrix, labels, splits, c_grid)
-        return
-    prepared = [model.prepare().fit(take(matrix, inside), labels[inside]).transform(matrix) for inside, _ in splits]
-    if all(isinstance(each, np.ndarray) and each.shape == prepared[0].shape for each in prepared):
-        yield from _aurocs(model, np.stack(prepared), labels, splits, c_grid)
-        return
-    for each, split in zip(prepared, splits, strict=True):
-        yield from _aurocs(model, each, labels, [split], c_grid)
+def _cv_auroc(folds: Folds, logits: np.ndarray) -> float:
+    """The mean over folds with both classes; NaN without any."""
+    values = [value_of("auroc", folds.labels[outside], logits[outside]) for _, outside in folds.splits]
+    return math.nan if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _aurocs(
-    model: Model, matrix: Matrix, labels: np.ndarray, splits: Sequence[Split], c_grid: Sequence[float]
-) -> Iterator[tuple[int | None, float, float]]:
-    """As _cross_validated, of prepared features, (n, width) or (folds, n, width)."""
-    scaling = [model.scaling(_of_fold(matrix, fold)[inside]) for fold, (inside, _) in enumerate(splits)]
-    offset, scale = (np.stack(each) for each in zip(*scaling, strict=True))
-    if not sparse.issparse(matrix):  # products in float32 would lose columns far from zero
-        centre = matrix.mean(axis=-2, dtype=np.float64)
-        matrix, offset = (matrix - centre[..., None, :]).astype(matrix.dtype), offset - centre
-    insides = [inside for inside, _ in splits]
-    for k in model.sizes or [None]:
-        width = k or matrix.shape[-1]
-        if width > matrix.shape[-1]:
-            continue
-        narrow = matrix[..., :width] if k else matrix
-        logits = (_logits_l1 if model.l1 else _logits)(
-            narrow, labels, insides, offset[:, :width], scale[:, :width], c_grid
-        )
-        for fold, (_, outside) in enumerate(splits):
-            for number, c in enumerate(c_grid):
-                yield k, c, value_of("auroc", labels[outside], logits[fold, number, outside])
+def _widened(
+    best: Candidate, c_grid: Sequence[float], candidate_at: Callable[[float], Candidate]
+) -> tuple[Candidate, tuple[float, float], bool]:
+    """Try further powers of ten while the best C is at the edge of what was tried, and each gains something.
+
+    Returns: the best, the least and the largest C that were tried, and whether it is at an edge that stays.
+    """
+    low, high = min(c_grid), max(c_grid)
+    if low == high or best.c not in (low, high):  # a single C is what is wanted
+        return best, (low, high), False
+    upwards = best.c == high
+    while LOWEST_C <= (c := _next_power(best.c, upwards)) <= HIGHEST_C:
+        low, high = min(low, c), max(high, c)
+        further = candidate_at(c)
+        if further.cv_auroc < best.cv_auroc + GAIN:
+            return best, (low, high), False
+        best = further
+    return best, (low, high), True
 
 
-def _of_fold(matrix: Matrix, fold: int) -> Matrix:
-    return matrix[fold] if matrix.ndim == 3 else matrix
-
-
-def _logits(
-    matrix: Matrix,
-    labels: np.ndarray,
-    insides: Sequence[np.ndarray],
-    offset: np.ndarray,
-    scale: np.ndarray,
-    c_grid: Sequence[float],
-) -> np.ndarray:
-    """Logits (folds, C, n), up to a constant each, of fits on the rows inside each fold; scaling: (folds, width)."""
-    features = Features(matrix, len(insides))
-    rows = np.zeros((len(insides), len(labels)), dtype=bool)
-    for fold, inside in enumerate(insides):
-        rows[fold, inside] = True
-    coefficient, _ = logistic(features, labels, rows, offset, scale, c_grid, TOLERANCE)
-    return features.logits(torch.from_numpy(coefficient / scale[:, None]).to(features.dtype)).numpy()
-
-
-def _logits_l1(
-    matrix: Matrix,
-    labels: np.ndarray,
-    insides: Sequence[np.ndarray],
-    offset: np.ndarray,
-    scale: np.ndarray,
-    c_grid: Sequence[float],
-) -> np.ndarray:
-    """As _logits, under an L1 penalty."""
-    logits = np.empty((len(insides), len(c_grid), len(labels)))
-    for fold, inside in enumerate(insides):
-        scaled = _scaled(_of_fold(matrix, fold), offset[fold], scale[fold])
-        for number, c in enumerate(c_grid):
-            regression = _l1(c, L1_TOLERANCE).fit(scaled[inside], labels[inside])
-            logits[fold, number] = scaled @ regression.coef_[0]
-    return logits
+def _next_power(c: float, upwards: bool) -> float:
+    """The power of ten after C."""
+    exponent = round(math.log10(c), 6)  # 1000 is not just below itself
+    return float(10.0 ** (math.floor(exponent) + 1 if upwards else math.ceil(exponent) - 1))
 
 
 def _fit_finely(
@@ -187,23 +161,10 @@ def _fit_finely(
     """Offset, scale, coefficient (width) and intercept of the fit on all rows of prepared features, float64."""
     offset, scale = model.scaling(matrix)
     if model.l1:
-        regression = _l1(c, FINE_L1_TOLERANCE).fit(_scaled(matrix, offset, scale), labels)
+        regression = l1_regression(c, FINE_L1_TOLERANCE).fit(scaled(matrix, offset, scale), labels)
         return offset, scale, regression.coef_[0].copy(), float(regression.intercept_[0])
     everyone = np.ones((1, len(labels)), dtype=bool)
     coefficient, intercept = logistic(
         Features(matrix, 1), labels, everyone, offset[None], scale[None], [c], FINE_TOLERANCE
     )
     return offset, scale, coefficient[0, 0], float(intercept[0, 0])
-
-
-def _l1(c: float, tolerance: float) -> LogisticRegression:
-    return LogisticRegression(
-        solver="liblinear", l1_ratio=1.0, C=c, tol=tolerance, max_iter=L1_ITERATIONS, random_state=0
-    )
-
-
-def _scaled(matrix: Matrix, offset: np.ndarray, scale: np.ndarray) -> Matrix:
-    """Scaled columns; sparse ones have no offset."""
-    if sparse.issparse(matrix):
-        return sparse.csr_array(matrix.multiply(1 / scale))
-    return (matrix - offset) / scale

@@ -36,6 +36,8 @@ def fit_arms(
 ) -> pa.Table:
     """Fit arms in every setting, and in the balanced one with every seed; return their scores, as the table SCORES.
 
+    In the balanced setting their out-of-fold logits of the train prompts are in it too.
+
     Args:
         views: makes of the prompts what the arms' features are made of.
         prompts_by_seed: the main seed first.
@@ -49,9 +51,10 @@ def fit_arms(
         every = _tasks(prompts, params)
         if seed != first:  # how far seeds are apart is only asked of the balanced setting
             every = every[:1]
+        every = [task for task in every if any(arm.is_for(task) for arm in arms)]
         prompts, every = _needed(prompts, every)
         rows = scored_rows(prompts)
-        blocks = []
+        blocks, out_of_fold = [], []
         of_arms = _all(arms, views(prompts), prompts, every, params, doing=f"probes at {points_key(points)}")
         for task, name, fitted in of_arms:
             arm = ArmId(name, tuple(points), variant, fitted.k)
@@ -59,8 +62,10 @@ def fit_arms(
                 _write_classifier(folder / arm.classifier, fitted.choices, fitted.weights)
                 written.add(folder / arm.classifier / "probe.json")
             task_id = TaskId(task.setting, task.draw, seed)
-            blocks.append((task_id, arm, fitted.probabilities[rows].astype(np.float32)))
-        tables.append(scores_table(prompts, blocks))
+            blocks.append((task_id, arm, fitted.probabilities[rows]))
+            if task.setting == FULL and fitted.out_of_fold is not None:
+                out_of_fold.append((task_id, arm, task.train, fitted.out_of_fold))
+        tables.append(scores_table(prompts, blocks, out_of_fold))
     for left in set(folder.glob("*/probe.json")) - written:  # of an SAE with more latents, say
         shutil.rmtree(left.parent)
     return pa.concat_tables(tables).unify_dictionaries()

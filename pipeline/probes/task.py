@@ -34,9 +34,9 @@ def tasks(
     """The balanced task, and what makes it harder.
 
     `shuffled`: its labels permuted, SHUFFLES times: whatever is fitted on them must be at chance on average.
-    `scarce_N`: N of its train prompts, half of them targets, `draws` times. `noise_P`: P percent of the train labels
-    flipped. `without_SOURCE`: no train prompts of that source, one of the largest, on whose test prompts it is to be
-    judged.
+    `scarce_N`: N of its train prompts, half of them targets. `noise_P`: P percent of the train labels flipped. Both are
+    drawn `draws` times. `without_SOURCE`: no train prompts of that source, one of the largest, on whose test prompts it
+    is to be judged.
 
     Sizes that train does not have, or that have too few near-duplicate groups for the folds, and sources without
     `balancing.fewest` train prompts of each class beside them, are left out.
@@ -55,12 +55,16 @@ def tasks(
             chosen = np.sort(np.concatenate(halves))
             if _groups(prompts, train[chosen]) >= folds:
                 yield Task(f"{SCARCE}{size}", draw, train[chosen], labels[chosen])
+    orders = [
+        np.argsort([draw_key(prompts.seed, f"noise {draw}", prompts.ids[row]) for row in train], kind="stable")
+        for draw in range(draws if noise else 0)
+    ]
     for share in noise:
-        keys = [draw_key(prompts.seed, "noise", prompts.ids[row]) for row in train]
-        flipped = labels.copy()
-        first = np.argsort(keys, kind="stable")[: round(share * len(train))]
-        flipped[first] = ~flipped[first]
-        yield Task(f"{NOISE}{100 * share:g}", 0, train, flipped)
+        for draw, order in enumerate(orders):
+            flipped = labels.copy()
+            first = order[: round(share * len(train))]
+            flipped[first] = ~flipped[first]
+            yield Task(f"{NOISE}{100 * share:g}", draw, train, flipped)
     for source in largest_sources(prompts):
         kept = prompts.sources[train] != source
         judged = prompts.test & (prompts.sources == source)

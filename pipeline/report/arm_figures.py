@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.report.plots import OF_ARMS, Plot
 from pipeline.report.style import PALETTE, describe, in_lines, line_look, save_figure
 
-Curves = dict[str, tuple[list[float], list[float]]]  # arm -> x, y
+Curves = dict[str, tuple[list[float], list[float], list[float]]]  # arm -> x, y, spread to both sides of y, if any
 
 
 def draw_curves(path: Path, curves: Curves, plot: Plot) -> None:
@@ -18,8 +19,12 @@ def draw_curves(path: Path, curves: Curves, plot: Plot) -> None:
         if plot.diagonal:
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         marker = "o" if plot.is_logarithmic else None
-        for index, (arm, (xs, ys)) in enumerate(curves.items()):
-            axes.plot(xs, ys, label=in_lines(arm, 40), linewidth=1.4, marker=marker, markersize=3, **line_look(index))  # type: ignore[arg-type]
+        for index, (arm, (xs, ys, spread)) in enumerate(curves.items()):
+            look = line_look(index)
+            axes.plot(xs, ys, label=in_lines(arm, 40), linewidth=1.4, marker=marker, markersize=3, **look)  # type: ignore[arg-type]
+            if spread:
+                below, above = np.subtract(ys, spread), np.add(ys, spread)
+                axes.fill_between(xs, below, above, color=look["color"], alpha=0.12, linewidth=0)
         if plot.is_logarithmic:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")

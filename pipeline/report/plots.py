@@ -15,6 +15,7 @@ class Plot:
     template: of .dvc/plots; empty: `dvc plots` does not draw it.
     caption: below the picture; empty: the title.
     diagonal: whether the picture has one, which a perfect, or a random, arm would be on.
+    spread: a column whose values the picture draws as a band to both sides of y; empty: none.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Plot:
     template: str = ""
     caption: str = ""
     diagonal: bool = False
+    spread: str = ""
 
     @property
     def is_logarithmic(self) -> bool:
@@ -74,14 +76,18 @@ OF_ARMS = {
         x_label="train prompts",
         y_label="AUROC (mean of draws)",
         template="lines_by_arm_log",
+        caption="AUROC of classifiers trained on few prompts; band: standard deviation over draws",
+        spread="auroc_std",
     ),
     "noise": Plot(
         title="AUROC of classifiers trained on labels flipped at random",
         x="percent_flipped",
         y="auroc",
         x_label="train labels flipped (%)",
-        y_label="AUROC",
+        y_label="AUROC (mean of draws)",
         template="lines_by_arm",
+        caption="AUROC of classifiers trained on labels flipped at random; band: standard deviation over draws",
+        spread="auroc_std",
     ),
     "arms": Plot(
         title="AUROC of every arm, with its interval",

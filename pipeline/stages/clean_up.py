@@ -16,13 +16,29 @@ _PLOTS = ("sae", "sae_density", "sae_l0", "interventions")
 
 def remove_left_overs(points: Sequence[str], variants: Sequence[str]) -> None:
     """Remove scores, probes, metrics, plots and latents of other points and variants, at the end of evaluate."""
-    by_point_and_variant = [folder / "sae" for folder in (paths.SCORES, paths.PROBES, paths.METRICS)]
+    remove_scores_and_stacks_of_others(points, variants)
+    by_point_and_variant = [folder / "sae" for folder in (paths.PROBES, paths.METRICS)]
     by_point_and_variant += [paths.METRICS / "interventions", paths.LATENTS, *(paths.PLOTS / name for name in _PLOTS)]
-    for folder in (paths.SCORES / "dense", paths.PROBES / "dense", *by_point_and_variant):
+    for folder in (paths.PROBES / "dense", *by_point_and_variant):
         _keep_only(folder, points)
     for folder in by_point_and_variant:
         for point in points:
             _keep_only(folder / point, variants)
+
+
+def remove_scores_and_stacks_of_others(points: Sequence[str], variants: Sequence[str]) -> None:
+    """Remove scores of other points and variants, at the end of probe_stacked, which depends on all scores there are.
+
+    And the stacked classifiers that are on them.
+    """
+    stacked = paths.PROBES / "stacked"
+    together = [*points, paths.ALL_POINTS] if len(points) > 1 else points
+    _keep_only(paths.SCORES / "dense", points)
+    _keep_only(stacked / "dense", together)
+    for folder, kept in ((paths.SCORES / "sae", points), (stacked / "sae", together)):
+        _keep_only(folder, kept)
+        for each in kept:
+            _keep_only(folder / each, variants)
 
 
 def remove_probes_of_other_points(points: Sequence[str]) -> None:

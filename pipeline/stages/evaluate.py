@@ -10,6 +10,7 @@ from pipeline.judging.compare import compare
 from pipeline.judging.comparisons.balanced import TFIDF, difference
 from pipeline.judging.comparisons.curves import CURVES
 from pipeline.judging.comparisons.warnings import warnings
+from pipeline.judging.contrasts import contrasts
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.scores import read_scores
 from pipeline.judging.settings import FULL, WITHOUT, Balancing
@@ -34,6 +35,7 @@ def main() -> None:
     )
     results = compare(board) | {"stability": _stability(points, variants)}
     remove_left_overs(points, variants)  # not before there is something to show for it
+    results["c_at_edge"] = _c_at_edge()
     write_metrics(paths.METRICS / "probes.json", results)
     write_metrics(paths.METRICS / "summary.json", _summary(board, results, points, variants))
     for name, (columns, rows) in CURVES.items():
@@ -51,6 +53,23 @@ def _stability(points: Sequence[str], variants: Sequence[str]) -> dict[str, Any]
             stability = choices_of(folder)["stability"]
             found.setdefault(point, {})[variant] = {name: stability[name] for name in ("k", "jaccard", "always")}
     return found
+
+
+def _c_at_edge() -> dict[str, Any]:
+    """How many classifiers there are, and those whose best C is at the edge of what may be tried."""
+    folders = sorted(file.parent for file in paths.PROBES.rglob("probe.json"))
+    at_edge = [folder for folder in folders if choices_of(folder).get("C_at_edge")]
+    return {
+        "classifiers": len(folders),
+        "at_edge": [folder.relative_to(paths.PROBES).as_posix() for folder in at_edge],
+    }
+
+
+def _dense_at(board: Scoreboard, point: str) -> dict[ArmId, float]:
+    """Cross-validated AUROC of the arms on all features that stage probe_dense fits at a point, whichever they are."""
+    arms = [arm for arm, _ in board.whole_arms() if arm.points == (point,) and arm.variant is None]
+    folders = {arm: _classifier(arm) for arm in arms}  # of stacked arms there is none here
+    return {arm: float(choices_of(folder)["cv_auroc"]) for arm, folder in folders.items() if folder.is_dir()}
 
 
 def _classifier(arm: ArmId) -> Path:
@@ -87,6 +106,9 @@ def _summary(
         "sae_minus_dense": difference(board, sae, dense),
         "sae_minus_attention": balanced["sae"]["minus_attention"],
         "sae_minus_untrained": balanced["sae"]["minus_untrained"],
+        "contrasts": contrasts(
+            board, sae, _dense_at(board, sae.points[0]), read("evaluate", EvaluateParams).confidence
+        ),
         "dense_minus_tfidf": balanced["dense"]["minus_tfidf"],
         "sae_minus_tfidf": balanced["sae"]["minus_tfidf"],
         "left_out_sources": {

@@ -19,6 +19,8 @@ SAES = Path("models/sae")
 TRAINED_ON = "trained_on.parquet"  # in an SAE's folder: the ids of the prompts that it has seen
 PROBES = Path("models/probes")
 SCORES = Path("data/scores")
+STACKED_SCORES = SCORES / "stacked.parquet"
+ALL_POINTS = "all"  # no name of a point
 LATENTS = Path("data/latents")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
@@ -39,8 +41,19 @@ def probes(point: str, variant: str = "") -> Path:
     return PROBES / "sae" / point / variant if variant else PROBES / "dense" / point
 
 
+def stacked_probes(points: Sequence[str], variant: str = "") -> Path:
+    """The classifiers on the logits of others, at one point or on all of them."""
+    at = points[0] if len(points) == 1 else ALL_POINTS
+    return PROBES / "stacked" / ("sae" if variant else "dense") / at / variant
+
+
 def scores(points: Sequence[str], variants: Sequence[str]) -> list[Path]:
-    """The scores of all arms, in the order in which they are told: of texts, then point by point."""
+    """The scores of all arms, in the order in which they are told: of texts, point by point, of arms put together."""
+    return [*scores_of_parts(points, variants), STACKED_SCORES]
+
+
+def scores_of_parts(points: Sequence[str], variants: Sequence[str]) -> list[Path]:
+    """The scores of the arms that others are not needed for."""
     files = [SCORES / "text.parquet"]
     for point in points:
         files += [SCORES / "dense" / f"{point}.parquet"]

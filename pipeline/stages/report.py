@@ -158,9 +158,11 @@ def _read_curves(name: str, plot: Plot) -> Curves:
     curves: Curves = {}
     for row in _read_csv(paths.PLOTS / f"{name}.csv"):
         arm = shown_name(row["point"], row["arm"]) if "point" in row else row["arm"]
-        xs, ys = curves.setdefault(arm, ([], []))
+        xs, ys, spread = curves.setdefault(arm, ([], [], []))
         xs.append(float(row[plot.x]))
         ys.append(float(row[plot.y]))
+        if plot.spread:
+            spread.append(float(row[plot.spread]))
     return curves
 
 

@@ -32,6 +32,7 @@ STAGES = [
     ("probe_text",),
     ("probe_dense", POINT),
     ("probe_sae", POINT, VARIANT),
+    ("probe_stacked",),
     ("evaluate",),
 ]
 
@@ -76,6 +77,7 @@ def test_the_order_of_points_changes_nothing(small_run: Path, tmp_path: Path) ->
             run_stage("measure_sae", folder, point, VARIANT)
             run_stage("probe_dense", folder, point)
             run_stage("probe_sae", folder, point, VARIANT)
+        run_stage("probe_stacked", folder)
         run_stage("evaluate", folder)
         found.append([(folder / "metrics" / f"{file}.json").read_text() for file in ("probes", "summary")])
     assert found[0] == found[1]

@@ -42,7 +42,15 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
 
     items = {f"{point}-{variant}" for point in (POINT, "layer_delta.2") for variant in (SAE, "topk")}
     new_items = items - {f"{POINT}-{SAE}"}
-    expected = {"check_params", "check_points", "extract", "probe_dense@layer_delta.2", "evaluate", "report"}
+    expected = {
+        "check_params",
+        "check_points",
+        "extract",
+        "probe_dense@layer_delta.2",
+        "probe_stacked",
+        "evaluate",
+        "report",
+    }
     expected |= {
         f"{stage}@{item}" for stage in ("train_sae", "measure_sae", "probe_sae", "explain") for item in new_items
     }
@@ -51,7 +59,7 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
     name = f"metrics/sae/{POINT}/{SAE}.json"
     assert project.metrics()[name] == earlier[name]
     arms = json.loads((project.folder / "metrics/probes.json").read_text())["balanced"]
-    assert set(arms) == {"text", POINT, "layer_delta.2"}
+    assert set(arms) == {"text", POINT, "layer_delta.2", f"layer_delta.2 + {POINT}"}
     variants = load_yaml(project.folder / "params.yaml")["sae"]["variants"]
     of_all = {"check_params", "report"}  # which read all of params.yaml
     for changes, expected in (
@@ -64,7 +72,7 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
         project.set(sae__variants=variants, sae__lr=None, device="auto")
     project.set(extract__points=[POINT], sae__train=[SAE])
     # only those that remove what the point that went has left in the folders that they depend on
-    assert set(project.ran("repro")) == {f"intervene@{POINT}-{SAE}", "evaluate"}
+    assert set(project.ran("repro")) == {f"intervene@{POINT}-{SAE}", "probe_stacked", "evaluate"}
     assert project.ran("repro") == []
     assert project.metrics() == earlier
 

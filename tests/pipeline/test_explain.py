@@ -145,7 +145,7 @@ def test_contributions_sum_to_the_logits_of_the_scores(flow: Path) -> None:
         scores = {
             row["prompt_id"]: row["score"]
             for row in pq.read_table(flow / f"data/scores/{file}.parquet").to_pylist()
-            if (row["arm"], row["k"], row["setting"]) == (which, None, "balanced")
+            if (row["arm"], row["k"], row["setting"]) == (which, None, "balanced") and row["split"] != "train"
         }
         for row in rows:
             logit, prompt = row[f"{which}_logit"], prompts[row["prompt"]]

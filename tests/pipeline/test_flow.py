@@ -12,8 +12,10 @@ import pytest
 import torch
 from helpers import SMALL, run_stage, sample_rows, write_csv, write_params
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from small_run import POINT, VARIANT
 
+from pipeline.judging.contrasts import CONTRASTS
 from pipeline.report.plots import PLOTS
 
 LATE = [
@@ -22,6 +24,7 @@ LATE = [
     ("probe_text",),
     ("probe_dense", POINT),
     ("probe_sae", POINT, VARIANT),
+    ("probe_stacked",),
 ]
 
 
@@ -52,7 +55,9 @@ def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
     arms = metrics(flow, "probes")["balanced"]
     assert set(arms["text"]) == {"tfidf", "length", "length_source", "one_word"}
     of_latents = ("sae", "sae-l1", "sae-binary", "dense-and-sae", "untrained", "reconstruction", "residual")
-    assert set(arms[POINT]) == {"dense", "attention", *(f"{arm}_{VARIANT}" for arm in of_latents)}
+    stacked = ("words-and-sae", "words-dense-and-sae")
+    with_sae = {f"{arm}_{VARIANT}" for arm in (*of_latents, *stacked)}
+    assert set(arms[POINT]) == {"dense", "attention", "words-and-dense", *with_sae}
     summary = metrics(flow, "summary")
     for control in ("dense", "attention", "untrained"):
         assert summary[f"sae_minus_{control}"] == arms[POINT][f"sae_{VARIANT}"][f"minus_{control}"]
@@ -73,14 +78,57 @@ def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
         assert set(probes[setting]["text"]) == {"tfidf"} and set(probes[setting][POINT]) == everywhere
     assert summary["left_out_sources"]["sources"] == len(sources)
     assert probes["stability"][POINT][VARIANT]["k"] == 16
-    scores = [pq.read_table(file) for file in sorted((flow / "data/scores").rglob("*.parquet"))]
-    test = {
-        row["prompt_id"] for row in pq.read_table(flow / "data/splits.parquet").to_pylist() if row["split"] == "test"
-    }
-    for table in scores:
-        for side, prompt_id in zip(table["split"].to_pylist(), table["prompt_id"].to_pylist(), strict=True):
-            assert (side == "test") == (prompt_id in test)
     assert summary["test_prompts"] == 2 * summary["test_targets"]
+
+
+def test_scores_are_of_test_prompts_and_out_of_fold_of_the_balanced_train_prompts(flow: Path) -> None:
+    splits = {row["prompt_id"]: row["split"] for row in pq.read_table(flow / "data/splits.parquet").to_pylist()}
+    learned_from = set()
+    for file in sorted((flow / "data/scores").rglob("*.parquet")):
+        for row in pq.read_table(file).to_pylist():
+            assert row["split"] == splits.get(row["prompt_id"], "benign")
+            assert row["score"] == pytest.approx(expit(row["logit"]), abs=1e-6)
+            assert row["split"] != "train" or row["setting"] == "balanced"
+        table = pq.read_table(file, filters=[("split", "==", "train"), ("arm", "!=", "attention")])
+        of_arms: dict[Any, list[str]] = {}
+        for row in table.to_pylist():
+            of_arms.setdefault((row["arm"], *row["points"], row["variant"], row["k"]), []).append(row["prompt_id"])
+        learned_from |= {tuple(ids) for ids in of_arms.values()}
+        assert len(of_arms) >= 3
+    assert len(learned_from) == 1, "the same prompts in the same order"
+    (ids,) = learned_from
+    at_edge = metrics(flow, "probes")["c_at_edge"]["at_edge"]
+    chosen = json.loads((flow / f"models/probes/dense/{POINT}/dense/probe.json").read_text())
+    assert len(set(ids)) == len(ids) == chosen["train_prompts"] and at_edge == []
+
+
+def test_what_was_declared_is_tested_in_the_summary(flow: Path) -> None:
+    summary, probes = metrics(flow, "summary"), metrics(flow, "probes")
+    assert set(summary["contrasts"]) == set(CONTRASTS)
+    for name in ("difference", "low", "high", "p_value"):
+        of_sae = probes["balanced"][POINT][f"sae_{VARIANT}"]
+        assert summary["contrasts"]["sae_minus_dense"][name] == of_sae["minus_dense"][name]
+    for each in summary["contrasts"].values():
+        assert each["p_value"] <= each["p_holm"] <= 1 and each["verdict"] in ("better", "worse", "not shown")
+    best = summary["contrasts"]["sae_minus_best_dense"]["baseline"].removesuffix(f" @ {POINT}")
+    folder = flow / f"models/probes/dense/{POINT}"
+    aurocs = {
+        arm: json.loads((folder / arm / "probe.json").read_text())["cv_auroc"]
+        for arm in probes["balanced"][POINT]
+        if (folder / arm).is_dir()
+    }
+    assert aurocs[best] == max(aurocs.values())
+
+
+def test_what_is_drawn_several_times_shows_its_spread(flow: Path) -> None:
+    probes = metrics(flow, "probes")
+    for name, column, setting in (("scarcity", "train_prompts", "scarce_16"), ("noise", "percent_flipped", "noise_20")):
+        with (flow / f"metrics/plots/{name}.csv").open() as file:
+            rows = {row["arm"]: row for row in csv.DictReader(file)}
+        found = probes[setting][POINT]["dense"]
+        row = rows[f"dense @ {POINT}"]
+        assert row[column] == setting.split("_")[1] and found["draws"] == 2
+        assert [float(row[key]) for key in ("auroc", "auroc_std")] == [found["auroc"], found["auroc_std"]]
 
 
 def test_the_curves_are_those_of_the_metrics(flow: Path) -> None:

@@ -13,7 +13,7 @@ from tools.stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
 OF_SAE = [f"{stage}@{POINT}-{SAE}" for stage in ("probe_sae", "intervene", "explain")]
-PROBES = ["probe_text", f"probe_dense@{POINT}", *OF_SAE, "evaluate", "report"]
+PROBES = ["probe_text", f"probe_dense@{POINT}", *OF_SAE, "probe_stacked", "evaluate", "report"]
 
 
 class Project:
@@ -83,7 +83,7 @@ def make_project(folder: Path) -> None:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("the project")
     script = project.run("runs/local.sh", "prompts.csv", str(folder / "lm"), "-S", "evaluate.resamples=120")
-    assert len(re.findall("Running stage", script)) == 17
+    assert len(re.findall("Running stage", script)) == 18
     params = load_yaml(project.folder / "params.yaml")
     assert params["model"] | {"source": "local", "path": str(folder / "lm")} == params["model"]
     assert params["evaluate"]["resamples"] == 120

@@ -81,8 +81,8 @@ def make_report(folder: Path) -> None:
     run_stage("probe_dense", folder, POINT)
     for stage in ("probe_sae", "intervene", "explain"):
         run_stage(stage, folder, POINT, VARIANT)
-    run_stage("evaluate", folder)
-    run_stage("report", folder)
+    for stage in ("probe_stacked", "evaluate", "report"):
+        run_stage(stage, folder)
 
 
 @contextmanager

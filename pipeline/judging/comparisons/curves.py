@@ -49,8 +49,8 @@ CURVES: dict[str, tuple[tuple[str, ...], Callable[[Scoreboard, Results], Rows]]]
     "precision_recall": (("arm", "recall", "precision"), precision_recall),
     "reliability": (("arm", "probability", "share_of_targets", "prompts"), reliability),
     "k_frontier": (("point", "arm", "k", "auroc", "auroc_low", "auroc_high"), k_frontier),
-    "scarcity": (("arm", "train_prompts", "auroc"), scarcity),
-    "noise": (("arm", "percent_flipped", "auroc"), noise),
+    "scarcity": (("arm", "train_prompts", "auroc", "auroc_std"), scarcity),
+    "noise": (("arm", "percent_flipped", "auroc", "auroc_std"), noise),
 }
 
 
@@ -62,9 +62,10 @@ def _of_scores(board: Scoreboard, curve: Callable[[np.ndarray], list[dict[str, f
 
 
 def _by_number(results: Results, prefix: str, column: str) -> Rows:
-    """AUROC in the settings whose name is a prefix and a number."""
+    """AUROC in the settings whose name is a prefix and a number, with its standard deviation over draws."""
     numbers = (setting.removeprefix(prefix) for setting in results if setting.startswith(prefix))
     for number in sorted(numbers, key=float):
         for points, by_arm in results[f"{prefix}{number}"].items():
             for key, found in by_arm.items():
-                yield {"arm": shown_name(points, key), column: number, "auroc": round(found["auroc"], 4)}
+                values = {name: round(found[name], 4) for name in ("auroc", "auroc_std")}
+                yield {"arm": shown_name(points, key), column: number, **values}

@@ -8,11 +8,11 @@ from pipeline.judging.arm import ArmId, nested
 from pipeline.judging.metrics import value_of
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.scores import TaskId
-from pipeline.judging.settings import FULL, WITHOUT
+from pipeline.judging.settings import FULL, NOISE, SCARCE, WITHOUT
 
 
 def in_setting(board: Scoreboard, setting: str) -> dict[str, Any]:
-    """AUROC of the arms in a setting: of its one draw with an interval, or over its draws (see `over_draws`).
+    """AUROC of the arms in a setting: of one that is not drawn with an interval, else over draws (see `over_draws`).
 
     On the balanced test prompts; on those of the source, where the arms were trained without one.
     """
@@ -24,7 +24,7 @@ def in_setting(board: Scoreboard, setting: str) -> dict[str, Any]:
         judge = board.judge_of(positions)
 
     def of_one(arm: ArmId) -> dict[str, float]:
-        if len(draws) == 1:
+        if len(draws) == 1 and not setting.startswith((SCARCE, NOISE)):
             return judge.metrics(draws[0][arm][positions], ["auroc"], ["auroc"])
         return over_draws([judge.value("auroc", arms[arm][positions]) for arms in draws], "auroc")
 
@@ -44,5 +44,6 @@ def with_seeds(board: Scoreboard) -> dict[str, Any]:
 
 
 def over_draws(aurocs: list[float], name: str) -> dict[str, float]:
-    """Their mean, by this name, and their standard deviation."""
-    return {name: float(np.mean(aurocs)), "auroc_std": float(np.std(aurocs, ddof=1))}
+    """Their mean, by this name, their standard deviation, NaN for one, and how many there are."""
+    spread = float(np.std(aurocs, ddof=1)) if len(aurocs) > 1 else float("nan")
+    return {name: float(np.mean(aurocs)), "auroc_std": spread, "draws": len(aurocs)}

@@ -15,7 +15,10 @@ CHANCE = 0.5
 
 
 def warnings(results: Mapping[str, Any]) -> Iterator[str]:
-    """Labels that are given away, and controls that are not at chance. results: as in metrics/probes.json."""
+    """Labels that are given away, controls that are not at chance, fits that may be better.
+
+    results: as in metrics/probes.json.
+    """
     for arm, limit, what in GIVEAWAYS:
         auroc = of_arm(results[FULL], arm)["auroc"]
         if auroc > limit:
@@ -28,3 +31,9 @@ def warnings(results: Mapping[str, Any]) -> Iterator[str]:
                     f"{shown_name(points, key)} learns from permuted labels (AUROC {control['auroc']:.3f}, mean of "
                     f"{SHUFFLES}): something may leak"
                 )
+    at_edge = results["c_at_edge"]["at_edge"]
+    if at_edge:
+        yield (
+            f"{len(at_edge)} of {results['c_at_edge']['classifiers']} classifiers, such as {at_edge[0]}, would take "
+            "another C than may be tried"
+        )

@@ -27,6 +27,8 @@ class Scored:
     """The classifier's weights, as arrays by name."""
     k: int | None = None
     """How many features it uses; None: all."""
+    out_of_fold: np.ndarray | None = None
+    """(n): the logit of each training prompt of the task by the fit on the folds that it is not in; None: not known."""
 
 
 class AnyArm(Protocol):
@@ -83,6 +85,8 @@ class Arm:
             choices = {
                 "pooling": chosen.pooling,
                 "C": chosen.c,
+                "C_tried": list(chosen.c_tried),
+                "C_at_edge": chosen.c_at_edge,
                 "cv_auroc": round(chosen.cv_auroc, 4),
                 "train_prompts": len(task.train),
             }
@@ -92,4 +96,4 @@ class Arm:
             if self.describe and task.setting == FULL:
                 choices |= self.describe(views, chosen.fitted.prepare)
             probabilities = chosen.fitted.probabilities(features[chosen.pooling])
-            yield Scored(probabilities, choices, chosen.fitted.weights(), k)
+            yield Scored(probabilities, choices, chosen.fitted.weights(), k, chosen.out_of_fold)

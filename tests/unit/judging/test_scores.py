@@ -13,7 +13,15 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_table
 from pipeline.judging.arm import ArmId, nested, of_arm
 from pipeline.judging.scoreboard import Scoreboard
-from pipeline.judging.scores import SCORES, Scores, TaskId, read_scores, scored_rows, scores_table
+from pipeline.judging.scores import (
+    SCORES,
+    Scores,
+    TaskId,
+    read_out_of_fold,
+    read_scores,
+    scored_rows,
+    scores_table,
+)
 from pipeline.judging.settings import Balancing
 from pipeline.prompts.table import Prompts
 
@@ -82,6 +90,47 @@ def test_the_file_has_a_column_for_everything_that_tells_arms_apart(tmp_path: Pa
     ]
     assert table["prompt_id"][:count].to_pylist() == [prompts.ids[row] for row in scored_rows(prompts)]
     assert table["split"].unique().to_pylist() == ["test"]
+
+
+def test_out_of_fold_logits_are_beside_the_scores_and_read_on_their_own(tmp_path: Path) -> None:
+    prompts, _ = made(60, 0)
+    rng = np.random.default_rng(0)
+    train = np.flatnonzero(prompts.train)[::2]
+    count = len(scored_rows(prompts))
+    sure = np.append(rng.random(count - 2), [0.0, 1 - 1e-12])
+    own = {arm: np.append(rng.normal(size=len(train) - 1), 40.0).astype(np.float32) for arm in ARMS[:2]}
+    blocks = [(FULL, arm, sure) for arm in ARMS]
+    file = tmp_path / "scores.parquet"
+    write_table(file, scores_table(prompts, blocks, [(FULL, arm, train, logits) for arm, logits in own.items()]))
+    found = read_out_of_fold([file], {0: prompts})
+    assert list(found) == [FULL] and found[FULL].rows.tolist() == train.tolist()
+    assert list(found[FULL].logits) == list(own)
+    for arm, logits in own.items():
+        np.testing.assert_array_equal(found[FULL].logits[arm], logits)
+    assert list(read_out_of_fold([file], {0: prompts}, lambda task, arm: arm == ARMS[1])[FULL].logits) == [ARMS[1]]
+    assert list(read_scores([file], {0: prompts})[FULL]) == ARMS, "which are of other prompts"
+    logits = read_scores([file], {0: prompts}, column="logit")[FULL][ARMS[0]]
+    assert np.isfinite(logits).all() and logits[-1] == pytest.approx(27.63, abs=0.01)
+    rows = pq.read_table(file).to_pylist()
+    of_train = [row for row in rows if row["split"] == "train"]
+    assert len(of_train) == 2 * len(train) and of_train[-1]["score"] == 1 and of_train[-1]["logit"] == 40
+
+
+def test_out_of_fold_logits_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    prompts, _ = made(60, 0)
+    train, test = np.flatnonzero(prompts.train), np.flatnonzero(prompts.test)
+    file = tmp_path / "scores.parquet"
+    for rows in ([train[:9], train[1:10]], [test[:9], test[:9]]):
+        own = [(FULL, arm, some, np.zeros(9)) for arm, some in zip(ARMS, rows, strict=False)]
+        spoilt = replace(prompts, sides=np.where(np.isin(np.arange(60), np.concatenate(rows)), "train", prompts.sides))
+        write_table(file, scores_table(spoilt, [], own))
+        with pytest.raises(UserError, match="are not of the prompts that arms learn from: run 'dvc repro'"):
+            read_out_of_fold([file], {0: prompts})
+    with pytest.raises(UserError, match="are not of the prompts that arms learn from"):
+        read_out_of_fold([file], {1: prompts})
+    write_table(file, scores_table(prompts, [], [(FULL, ARMS[0], train, np.zeros(len(train)))]))
+    with pytest.raises(UserError, match="the scores of tfidf in balanced are there twice"):
+        read_out_of_fold([file, file], {0: prompts})
 
 
 def test_tables_without_arms_and_arms_without_prompts_are_tables_of_scores() -> None:

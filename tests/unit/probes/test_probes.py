@@ -101,8 +101,8 @@ def test_settings_take_train_prompts_alone_and_do_what_they_say() -> None:
         "shuffled": 5,
         "scarce_16": 2,
         "scarce_64": 2,
-        "noise_10": 1,
-        "noise_40": 1,
+        "noise_10": 2,
+        "noise_40": 2,
         **{f"without_source {n}": 1 for n in range(3)},
     }
     for task in every:
