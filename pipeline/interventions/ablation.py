@@ -22,7 +22,7 @@ from pipeline.sae.model import Sae
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROMPTS = 50  # test prompts of the target, and of the others, at most: they are run once for each set of latents
+PROMPTS = 32  # test prompts of the target, and of the others, at most: they are run once for each set of latents
 # the sites of a block in the order in which they come to be
 _ORDER = ("attn_out", "mlp_out", "layer_delta", "resid_post")
 

@@ -120,7 +120,6 @@ def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping
         faithfulness=faithfulness_rows(interventions["faithfulness"]),
         faithfulness_figures=of_faithfulness,
         ablation=interventions["ablation"],
-        by_chance=2 / (interventions["ablation"]["random_draws"] + 1),
         ablations=ablation_rows(interventions["ablation"]),
     )
 
