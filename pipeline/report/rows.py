@@ -4,15 +4,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.judging.arm import shown_name
+from pipeline.judging.settings import FULL
 from pipeline.params.sae import read_variant
 from pipeline.report.page import figure
 from pipeline.report.sae_figures import order_title
 
 
 def arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The arms of metrics/probes.json, best AUROC first."""
+    """The arms of metrics/probes.json, best AUROC first, also with their AUROC on harder test prompts.
+
+    `hard`, `least_similar` and `within_templates`: see `pipeline.judging.comparisons.difficulty`; None where there are
+    too few prompts.
+    """
+    elsewhere = {
+        "hard": results["hard"],
+        "least_similar": results["by_similarity"].get("1", {}),
+        "within_templates": results["within_templates"],
+    }
     rows = [
-        {"name": shown_name(points, key)} | metrics for points, arms in results.items() for key, metrics in arms.items()
+        {"name": shown_name(points, key)}
+        | metrics
+        | {name: found.get(points, {}).get(key, {}).get("auroc") for name, found in elsewhere.items()}
+        for points, arms in results[FULL].items()
+        for key, metrics in arms.items()
     ]
     return sorted(rows, key=lambda row: -row["auroc"])
 

@@ -151,7 +151,8 @@ def test_no_order_finds_a_better_first_token_than_leaving_each_one_out() -> None
 
 def test_for_the_mean_of_what_tokens_are_by_themselves_both_orders_are_the_same() -> None:
     """Where no token looks at another, the token of the largest contribution is the one that is missed most."""
-    model, tokens = small_model("gpt2"), tokens_of(PROMPTS[:8])
+    model: Any = small_model("gpt2")
+    tokens = tokens_of(PROMPTS[:8])
     for block in model.h:
         torch.nn.init.zeros_(block.attn.c_proj.weight)
     torch.nn.init.zeros_(model.wpe.weight)
