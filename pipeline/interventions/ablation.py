@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline.sae.model import Sae
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROMPTS = 100  # test prompts of the target, and of the others, at most
+PROMPTS = 32  # test prompts of the target, and of the others, at most: they are run once for each set of latents
 # the sites of a block in the order in which they come to be
 _ORDER = ("attn_out", "mlp_out", "layer_delta", "resid_post")
 
@@ -33,6 +34,16 @@ def downstream(point: Point, points: Sequence[Point]) -> list[Point]:
         return each.layer, _ORDER.index(each.site)
 
     return sorted((each for each in points if place(each) >= place(point)), key=place)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Which latents are removed, and by what factor what they add is multiplied before it is taken away."""
+
+    latents: np.ndarray
+    """int (k)."""
+    factors: np.ndarray
+    """float64 (prompts)."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,15 @@ class Outcome:
             },
         }
 
+    def removed_norm(self, rows: np.ndarray) -> float:
+        """Return the mean of `removed` over some of the prompts. `rows`: bool (prompts)."""
+        return _mean(self.removed[rows])
+
     def changes(self, clean: "Outcome", rows: np.ndarray) -> dict[str, Any]:
         """Return mean changes from the unchanged model over some of the prompts. `rows`: bool (prompts)."""
         return {
             "kl": _mean(self.kl[rows]),
             "ce": _mean((self.ce - clean.ce)[rows]),
-            "removed_norm": _mean(self.removed[rows]),
             "classifiers": {
                 name: {
                     "logit": _mean((logits - clean.logits[name])[rows]),
@@ -95,21 +109,37 @@ def mean_and_range(results: Sequence[Any]) -> Any:
     return {"mean": float(np.mean(results)), "low": float(np.min(results)), "high": float(np.max(results))}
 
 
+def beside(value: Any, draws: Sequence[Any]) -> Any:
+    """Compare each number of a nested result with the same one of several random draws.
+
+    Returns: in the same form, `mean`, `low` and `high` of the draws, and `p_value`: two-sided, from the rank of the
+        number among them. It is the chance that one of 1 + D numbers drawn alike lies so far out, so 2 / (1 + D) at
+        least.
+    """
+    if isinstance(value, dict):
+        return {key: beside(value[key], [each[key] for each in draws]) for key in value}
+    numbers = np.array(draws)
+    further = min((numbers >= value).sum(), (numbers <= value).sum()) + 1
+    known = not np.isnan([value, *numbers]).any()
+    p_value = min(2 * further / (len(numbers) + 1), 1.0) if known else float("nan")
+    return mean_and_range(draws) | {"p_value": float(p_value)}
+
+
 @torch.inference_mode()
 def ablate(
     model: "PreTrainedModel",
     tokens: PromptTokens,
     point: Point,
     sae: Sae,
-    sets: Mapping[str, np.ndarray],
+    sets: Mapping[str, Removal],
     classifiers: Mapping[str, tuple[Point, Classifier]],
     norm_limits: Mapping[Point, float],
     batch_tokens: int,
 ) -> tuple[Outcome, dict[str, Outcome]]:
     """Run the unchanged model, and once more for each set of latents with these removed.
 
-    At tokens that count, the activation x at `point` becomes x - sum over i in the set of f_i(x) W_dec[i]. So the part
-    of x that the SAE does not explain stays.
+    At tokens that count, the activation x at `point` becomes x - factor * sum over i in the set of f_i(x) W_dec[i]. So
+    the part of x that the SAE does not explain stays.
 
     Args:
         model: must reach at least the last of the classifiers' points. With its language-modelling head, if it has
@@ -117,7 +147,7 @@ def ablate(
         tokens: the prompts.
         point: where latents are removed.
         sae: the SAE that they are of.
-        sets: latents by name of the set.
+        sets: what is removed, by name of the set.
         classifiers: by name, each with the point whose activations it reads: `point`, or one after it.
         norm_limits: the norm limit of each of these points (see `pipeline.lm.mask`).
         batch_tokens: largest number of tokens in a forward pass, padding included.
@@ -139,11 +169,15 @@ def ablate(
             if causal and before is not None:
                 before = before[judged]
                 _put(clean.ce, batch, cross_entropy(before, after), judged)
-            for latents, outcome in zip(sets.values(), changed, strict=True):
-                ablation = _Ablation(sae, latents)
-                with splice.of(where.to(model.device), ablation):
+            x = found[point].float().cpu()[where[batch.kept]]
+            encoded, counts = sae.encode(x), where.sum(dim=1)
+            for removal, outcome in zip(sets.values(), changed, strict=True):
+                latents = torch.from_numpy(removal.latents)
+                factors = torch.from_numpy(removal.factors[batch.prompts]).float().repeat_interleave(counts)
+                part = factors[:, None] * (encoded[:, latents] @ sae.tensors["W_dec"][latents])
+                with splice.of(where.to(model.device), partial(_without, part)):
                     _, changed_logits = _run(capture, batch, classifiers, norm_limits, outcome)
-                _put(outcome.removed, batch, ablation.removed, where)
+                _put(outcome.removed, batch, part.norm(dim=1) / x.norm(dim=1), where)
                 if causal and before is not None and changed_logits is not None:
                     _put(outcome.ce, batch, cross_entropy(changed_logits[judged], after), judged)
                     _put(outcome.kl, batch, divergence(before, changed_logits[judged]), judged)
@@ -151,22 +185,8 @@ def ablate(
     return clean, dict(zip(sets, changed, strict=True))
 
 
-class _Ablation:
-    """Removes latents from activations: x becomes x - sum of f_i(x) W_dec[i] over some latents i.
-
-    removed (tokens): norm of the sum as a share of the norm of x.
-    """
-
-    def __init__(self, sae: Sae, latents: np.ndarray) -> None:
-        self.sae = sae
-        self.latents = torch.from_numpy(latents)
-        self.removed = torch.empty(0)
-
-    def __call__(self, x_ND: Tensor) -> Tensor:
-        x = x_ND.float().cpu()
-        part = self.sae.encode(x)[:, self.latents] @ self.sae.tensors["W_dec"][self.latents]
-        self.removed = part.norm(dim=1) / x.norm(dim=1)
-        return (x - part).to(x_ND)
+def _without(part_ND: Tensor, x_ND: Tensor) -> Tensor:
+    return (x_ND.float().cpu() - part_ND).to(x_ND)
 
 
 def _run(

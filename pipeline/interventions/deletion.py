@@ -2,11 +2,13 @@
 
 Deletion removes the tokens with the highest contributions first; insertion keeps nothing but these (Petsiuk et al.
 2018, RISE; comprehensiveness and sufficiency of DeYoung et al. 2020, ERASER). If the order is right, the logit falls in
-deletion, or rises in insertion, faster than when tokens are taken at random.
+deletion, or rises in insertion, faster than when tokens are taken at random. How fast it can fall is not known; the
+reference is the order of how much the logit falls when each token alone is left out and the model runs again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 METHODS = ("deletion", "insertion")
 RANDOM = "random"
+LEFT_OUT = "left_out_"  # begins the name of the order by leaving out one token at a time, before that of the classifier
+PIECES = 64  # of a prompt that are left out one at a time, at most: of longer ones several tokens in a row
 PROMPTS = 64  # test prompts of the target, at most
 SHARES = (0, 10, 20, 30, 50, 70, 90, 100)  # percent of the tokens that may be removed
 DRAWS = 3  # of random orders
@@ -43,7 +47,10 @@ class Curves:
     classifiers: list[str]
     """Names of the classifiers, in the order of the last axis of `logits`."""
     logits: dict[tuple[str, str], np.ndarray]
-    """float64 (prompts, draws, shares, classifiers) by method and order. An order is a classifier's name, or RANDOM."""
+    """float64 (prompts, draws, shares, classifiers) by method and order.
+
+    An order is a classifier's name (by its contributions), that after LEFT_OUT, or RANDOM.
+    """
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield means over prompts and draws, one row (COLUMNS) per method, order, classifier and share (0 to 1)."""
@@ -54,11 +61,15 @@ class Curves:
                     values = (share / 100, round(means[row, column], 4), round(probabilities[row, column], 4))
                     yield dict(zip(COLUMNS, (method, order, name, *values), strict=True))
 
-    def areas(self) -> dict[str, Any]:
+    def areas(self, spread: Mapping[str, float]) -> dict[str, Any]:
         """Return the area between the curve of each order and that of random orders, by method, order and classifier.
 
-        It is positive where the order does better than random: below random in deletion, above it in insertion. It is
-        given for the logit and for the probability, as mean over prompts and the standard error of that mean.
+        It is positive where the order does better than random: below random in deletion, above it in insertion. `area`
+        is that of the logit in standard deviations, so that classifiers can be compared, and `probability` that of the
+        probability: means over prompts, each with the standard error of that mean.
+
+        Args:
+            spread: standard deviation of each classifier's logit over prompts.
         """
         found: dict[str, Any] = {}
         for (method, order), logits in self.logits.items():
@@ -68,9 +79,9 @@ class Curves:
             random = self.logits[method, RANDOM]
             for column, name in enumerate(self.classifiers):
                 figures: dict[str, float] = {}
-                for what, scale in (("logit", np.asarray), ("probability", expit)):
+                for what, scale, unit in (("area", np.asarray, spread[name]), ("probability", expit, 1.0)):
                     own, chance = (scale(each[..., column]).mean(axis=1) for each in (logits, random))
-                    areas = sign * np.trapezoid(own - chance, np.array(SHARES) / 100, axis=1)
+                    areas = sign * np.trapezoid(own - chance, np.array(SHARES) / 100, axis=1) / unit
                     figures[what] = float(areas.mean())
                     figures[f"{what}_error"] = float(areas.std(ddof=1) / len(areas) ** 0.5)
                 found.setdefault(method, {}).setdefault(order, {})[name] = figures
@@ -102,7 +113,10 @@ def curves(
     dtype: torch.dtype,
     seed: int,
 ) -> Curves:
-    """Remove tokens from every prompt by each classifier's attribution and at random, and score what is left.
+    """Remove tokens from every prompt in several orders, and score what is left.
+
+    The orders are those of each classifier's contributions, of what its logit loses without each token alone, and
+    random ones.
 
     Of the tokens that may go, a growing share is removed (deletion) or kept (insertion), highest contribution first.
     The other tokens always stay. At least one token that may go stays as well, since there must be something to pool:
@@ -121,11 +135,11 @@ def curves(
     Returns: the curves of the prompts that have at least FEWEST tokens to remove.
     Raises: UserError when no prompt has.
     """
-    how = (norm_limit, batch_tokens, dtype)
+    run = partial(_states, model, point=point, norm_limit=norm_limit, batch_tokens=batch_tokens, dtype=dtype)
     rng = np.random.default_rng(seed)
-    orders: dict[str, list[list[np.ndarray]]] = {name: [] for name in (*classifiers, RANDOM)}
     chosen: dict[int, np.ndarray] = {}  # by prompt, the positions that go
-    first_pass = _states(model, tokens, point, *how, "attributing") if tokens.ids else ()
+    orders: dict[str, list[list[np.ndarray]]] = {name: [] for name in (*classifiers, RANDOM)}
+    first_pass = run(tokens, doing="attributing") if tokens.ids else ()
     for prompt, (positions, states) in enumerate(first_pass):
         goes = np.isin(positions, may_go[prompt])
         if goes.sum() < FEWEST:
@@ -140,7 +154,15 @@ def curves(
             f"no prompt of the target has {FEWEST} tokens that can be removed: raise extract.max_tokens or "
             "filter.min_chars"
         )
+    of_chosen, goes_of = tokens.some(list(chosen)), list(chosen.values())
 
+    def logits(inputs: Sequence[_Input], doing: str) -> np.ndarray:
+        """Return the logits (inputs, classifiers)."""
+        states = run(_inputs(of_chosen, goes_of, inputs), doing=doing)
+        return np.array([[classifier.logit(each) for classifier in classifiers.values()] for _, each in states])
+
+    by_leaving_out = _leaving_out(goes_of, partial(logits, doing="leaving out tokens"))
+    orders |= {LEFT_OUT + name: order for name, order in zip(classifiers, by_leaving_out, strict=True)}
     numbers: dict[_Input, int] = {}  # of the inputs, each of which is run once
     wanted = {
         (method, order): np.array(
@@ -152,19 +174,37 @@ def curves(
         for method in METHODS
         for order, by_prompt in orders.items()
     }
-    inputs = _inputs(tokens.some(list(chosen)), list(chosen.values()), list(numbers))
-    logits = np.array(
-        [
-            [classifier.logit(states) for classifier in classifiers.values()]
-            for _, states in _states(model, inputs, point, *how, "removing tokens")
+    found = logits(list(numbers), "removing tokens")
+    return Curves(list(classifiers), {key: found[places] for key, places in wanted.items()})
+
+
+def _leaving_out(
+    goes_of: Sequence[np.ndarray], logits: Callable[[Sequence[_Input]], np.ndarray]
+) -> Iterator[list[list[np.ndarray]]]:
+    """Yield for each classifier the order of each prompt's positions by what its logit loses without them.
+
+    Args:
+        goes_of: the positions in each prompt that may go, which are left out one by one, or piece by piece.
+        logits: returns the logits (inputs, classifiers) of such inputs.
+    """
+    pieces = [np.array_split(goes, min(len(goes), PIECES)) for goes in goes_of]
+    inputs = [
+        (prompt, tuple(np.setdiff1d(goes_of[prompt], piece).tolist()))
+        for prompt, each in enumerate(pieces)
+        for piece in each
+    ]
+    left = np.split(logits(inputs), np.cumsum([len(each) for each in pieces])[:-1])
+    for column in range(left[0].shape[1]):
+        lowest_first = [np.argsort(each[:, column], kind="stable") for each in left]
+        yield [
+            [np.concatenate([each[piece] for piece in order])] for each, order in zip(pieces, lowest_first, strict=True)
         ]
-    )
-    return Curves(list(classifiers), {key: logits[places] for key, places in wanted.items()})
 
 
 def _states(
     model: "PreTrainedModel",
     tokens: PromptTokens,
+    *,
     point: Point,
     norm_limit: float,
     batch_tokens: int,

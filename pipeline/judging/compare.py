@@ -3,7 +3,8 @@
 from typing import Any
 
 from pipeline.judging.comparisons.balanced import balanced_metrics, k_aurocs
-from pipeline.judging.comparisons.subsets import by_cluster, harmless, natural, where_tfidf_fails
+from pipeline.judging.comparisons.difficulty import by_similarity, hard, within_templates
+from pipeline.judging.comparisons.subsets import by_cluster, harmless, natural
 from pipeline.judging.comparisons.trained_otherwise import in_setting, with_seeds
 from pipeline.judging.label_noise import label_noise
 from pipeline.judging.scoreboard import Scoreboard
@@ -18,10 +19,12 @@ def compare(board: Scoreboard) -> dict[str, Any]:
         "natural": natural(board),
         "k": k_aurocs(board),
         "benign": harmless(board),
-        "where_tfidf_fails": where_tfidf_fails(board),
+        "hard": hard(board),
+        "by_similarity": by_similarity(board),
+        "within_templates": within_templates(board),
         "by_cluster": by_cluster(board),
         "label_noise": {
-            side: label_noise(prompts.labels[rows], prompts.groups[rows])
+            side: label_noise(prompts, rows, board.judge.confidence)
             for side, rows in (("train", prompts.train), ("test", prompts.test))
         },
     }

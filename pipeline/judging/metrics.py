@@ -2,15 +2,18 @@
 
 Every function takes labels (N) bool, scores (N) and weights (R, N), where row r says how often each prompt is
 in resample r, and returns (R) values; weights of 1 give the plain metric. They equal scikit-learn's metrics
-with `sample_weight`.
+with `sample_weight`, where it has them.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import expit, logit
 
 THRESHOLD = 0.5  # of the probability of the target, for F1 and accuracy
 BINS = 10  # of probabilities, for calibration
+EDGE = 2.0**-24  # probabilities nearer to 0 or 1 than this are taken for it
+STEPS = 50  # of Newton's method; from 0, a fit that exists is found in about 10
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -68,9 +71,27 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray, weights: np.ndarra
     return _ratio(np.abs(weights @ (bins * (scores - labels)[:, None])).sum(axis=1), weights.sum(axis=1))
 
 
+def calibration_slope(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Slope of a logistic regression of the label on the log odds of the probability (Cox 1958).
+
+    1 is calibrated, less is over-confident. NaN where scores tell the classes apart without error, or are all the same.
+    """
+    return _recalibrated(labels, scores, weights)[1]
+
+
+def calibration_intercept(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Intercept of the same regression: 0 is calibrated, less is too many targets expected."""
+    return _recalibrated(labels, scores, weights)[0]
+
+
 def bin_of(scores: np.ndarray) -> np.ndarray:
     """Which of the BINS each probability is in, (0, 0.1] and so on; 0 is in the first."""
     return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
+
+
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """Log odds of probabilities, those of 0 and 1 as far out as float32 can tell them from their neighbours."""
+    return np.asarray(logit(np.clip(np.asarray(scores, dtype=np.float64), EDGE, 1 - EDGE)))
 
 
 METRICS: dict[str, Metric] = {
@@ -83,6 +104,8 @@ METRICS: dict[str, Metric] = {
     "tpr_at_fpr_5%": tpr_at_fpr(0.05),
     "brier": brier,
     "calibration_error": calibration_error,
+    "calibration_slope": calibration_slope,
+    "calibration_intercept": calibration_intercept,
 }
 
 
@@ -98,6 +121,25 @@ def _by_score(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tu
     sorted_weights = weights[:, order].astype(np.float64)
     positive = np.add.reduceat(sorted_weights * labels[order], starts, axis=1)
     return positive, np.add.reduceat(sorted_weights, starts, axis=1) - positive
+
+
+def _recalibrated(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intercept and slope (R) of label ~ log odds by Newton's method; NaN where they do not exist."""
+    x = log_odds(scores)
+    offset, scale = x.mean(), x.std() or 1.0
+    x = (x - offset) / scale
+    intercept, slope = np.zeros((2, len(weights)))
+    step = np.ones((2, len(weights)))
+    for _ in range(STEPS):
+        expected = expit(intercept[:, None] + slope[:, None] * x)
+        residual, curvature = weights * (labels - expected), weights * expected * (1 - expected)
+        c0, c1, c2 = curvature.sum(axis=1), curvature @ x, curvature @ np.square(x)
+        g0, g1, determinant = residual.sum(axis=1), residual @ x, c0 * c2 - c1**2
+        step = np.stack([_ratio(c2 * g0 - c1 * g1, determinant), _ratio(c0 * g1 - c1 * g0, determinant)])
+        intercept, slope = intercept + step[0], slope + step[1]
+    found = np.abs(step).max(axis=0) < 1e-6  # False for NaN
+    slope = np.where(found, slope / scale, np.nan)
+    return np.where(found, intercept - slope * offset, np.nan), slope
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = np.nan) -> np.ndarray:

@@ -75,14 +75,14 @@ class ItemSets:
             similarities.append(similarity[similarity >= threshold])
         return np.concatenate(found), np.concatenate(similarities)
 
-    def nearest(self, rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield how similar each of `rows` is to the most similar of `others`: float64, in parts and in order."""
+    def similarities(self, rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield how similar each of `rows` is to each of `others`: float64 (rows, others), in parts and in order."""
         columns = self._ones[others].T.tocsr().astype(np.float64)
         for part in np.array_split(rows, 1 + len(rows) * len(others) // CELLS_AT_ONCE):
             common = (self._weighted[part] @ columns).toarray()
             either = np.add.outer(self.totals[part].astype(np.float64), self.totals[others])
             np.subtract(either, common, out=either)
-            yield np.divide(common, either, out=common).max(axis=1, initial=0)
+            yield np.divide(common, either, out=common)
 
 
 def _jaccard(common: np.ndarray, total: np.ndarray) -> np.ndarray:

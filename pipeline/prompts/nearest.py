@@ -25,7 +25,8 @@ def nearest_train(groups: Groups, test: np.ndarray) -> Nearest:
     with progress(len(rows) * len(groups.rules), "nearest train prompts", "prompt") as bar:
         for sets, threshold in groups.rules.values():
             done = 0
-            for best in sets.nearest(rows, train):
+            for part_of_all in sets.similarities(rows, train):
+                best = part_of_all.max(axis=1, initial=0)
                 part = rows[done : done + len(best)]
                 found.similarity[part] = np.maximum(found.similarity[part], best)
                 found.is_near[part] |= best >= threshold

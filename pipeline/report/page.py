@@ -23,7 +23,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         trim_blocks=True,
         finalize=_seen,
     )
-    environment.filters |= {"signed": signed, "figure": figure}
+    environment.filters |= {"signed": signed, "figure": figure, "percent": percent}
     write_text(path, environment.get_template(template).render(content, verdict=verdict))
 
 
@@ -40,6 +40,10 @@ def pictures(plots: Mapping[str, Plot], folder: str = "") -> list[dict[str, str]
 def figure(value: float | None, form: str = "{:.3f}") -> str:
     """A figure with three decimals, or that there is none."""
     return "none" if value is None else form.format(value)
+
+
+def percent(value: float | None) -> str:
+    return figure(None if value is None else 100 * value, "{:.1f} %")
 
 
 def signed(value: float | None) -> str:

@@ -69,6 +69,15 @@ OF_ARMS = {
         template="lines_by_arm",
         diagonal=True,
     ),
+    "similarity": Plot(
+        title="AUROC by similarity to train",
+        x="similarity",
+        y="auroc",
+        x_label="similarity to the nearest train prompt (median of a fifth of the balanced test prompts)",
+        y_label="AUROC",
+        template="lines_by_arm",
+        caption="AUROC on fifths of the balanced test prompts, by similarity to the nearest train prompt",
+    ),
     "scarcity": Plot(
         title="AUROC of classifiers trained on few prompts",
         x="train_prompts",

@@ -4,14 +4,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.judging.arm import shown_name
+from pipeline.judging.settings import FULL
 from pipeline.params.sae import read_variant
 from pipeline.report.page import figure
+from pipeline.report.sae_figures import order_title
 
 
 def arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The arms of metrics/probes.json, best AUROC first."""
+    """The arms of metrics/probes.json, best AUROC first, also with their AUROC on harder test prompts.
+
+    `hard`, `least_similar` and `within_templates`: see `pipeline.judging.comparisons.difficulty`; None where there are
+    too few prompts.
+    """
+    elsewhere = {
+        "hard": results["hard"],
+        "least_similar": results["by_similarity"].get("1", {}),
+        "within_templates": results["within_templates"],
+    }
     rows = [
-        {"name": shown_name(points, key)} | metrics for points, arms in results.items() for key, metrics in arms.items()
+        {"name": shown_name(points, key)}
+        | metrics
+        | {name: found.get(points, {}).get(key, {}).get("auroc") for name, found in elsewhere.items()}
+        for points, arms in results[FULL].items()
+        for key, metrics in arms.items()
     ]
     return sorted(rows, key=lambda row: -row["auroc"])
 
@@ -32,11 +47,11 @@ def faithfulness_rows(areas: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for method, orders in sorted(areas.items()):
         for order, classifiers in sorted(orders.items()):
             for classifier, area in sorted(classifiers.items(), reverse=True):
-                yield {"method": method, "order": order, "classifier": classifier} | area
+                yield {"method": method, "order": order_title(order), "classifier": classifier} | area
 
 
 def ablation_rows(ablation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What changes without the top latents, on targets and others, beside the range over random ones."""
+    """What changes without the top latents, on targets and others, beside random ones that remove as much."""
     for side, title in (("target", "targets"), ("other", "others")):
         top, random = ablation["top"][side], ablation["random"][side]
         if top["kl"] is not None:
@@ -50,5 +65,5 @@ def ablation_rows(ablation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _ablation_row(what: str, side: str, top: float | None, random: Mapping[str, float], form: str) -> dict[str, Any]:
     texts = {name: figure(random[name], form) for name in ("mean", "low", "high")}
-    beyond = top is not None and None not in random.values() and not random["low"] <= top <= random["high"]
-    return {"what": what, "side": side, "top": figure(top, form), "beyond": beyond, **texts}
+    texts |= {"top": figure(top, form), "p_value": figure(random["p_value"], "{:.2f}")}
+    return {"what": what, "side": side, **texts}

@@ -107,6 +107,16 @@ def faithfulness_title(method: str, classifier: str) -> str:
     return f"{method.capitalize()}: logit of the {classifier} classifier on target test prompts"
 
 
+def order_title(order: str) -> str:
+    """What an order of the tokens is called that metrics/interventions has by this name."""
+    if order == "random":
+        return "random"
+    classifier = order.removeprefix("left_out_")
+    if classifier != order:
+        return f"what the {classifier} classifier loses without each"
+    return f"the {order} classifier's contributions"
+
+
 def draw_faithfulness(path: Path, rows: Rows, method: str, classifier: str) -> None:
     """The mean logit of one classifier over the share of tokens removed, or kept, for each order of the tokens."""
 
@@ -119,7 +129,7 @@ def draw_faithfulness(path: Path, rows: Rows, method: str, classifier: str) -> N
                 [float(row["logit"]) for row in points],
                 marker="o",
                 markersize=3,
-                label="random" if order == "random" else f"by the {order} classifier's contributions",
+                label=order_title(order),
                 **line_look(index),  # type: ignore[arg-type]
             )
         done = "removed" if method == "deletion" else "put back"

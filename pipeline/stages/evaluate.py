@@ -118,6 +118,7 @@ def _summary(
             "sae_auroc": mean_without(sae),
         },
         "sae_fvu": held_out["fvu"],
+        "sae_fvu_pca": held_out["other_codes"]["fvu_pca"],
         "sae_l0": held_out["l0"],
         "sae_dead_fraction": held_out["dead_fraction"],
         "test_prompts": len(board.balanced),

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.activations.pooling import pooled
 from pipeline.activations.store import ActivationStore
 from pipeline.core.files import write_metrics, write_rows
 from pipeline.core.points import Point
 from pipeline.interventions import ablation, deletion
-from pipeline.interventions.latents import Sets, choose
+from pipeline.interventions.latents import Sets, choose, equalising, removed_norms
 from pipeline.judging.arm import ArmId
 from pipeline.judging.settings import Balancing, balanced
 from pipeline.lm.load import DTYPES, load_language_model, load_model, load_tokenizer, pick_device
@@ -47,12 +48,16 @@ def main(point: str, variant: str) -> None:
     )
     model = _Model(extract, read("device", str))
     targets, others = (_drawn(prompts, test[prompts.labels[test] == label]) for label in (True, False))
-    curves = _curves(model, prompts, targets, stores[at], {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]})
-    readers = {"sae": (at, Classifier(of_sae, sae.encode))}
+    here = {"sae": Classifier(of_sae, sae.encode), "dense": dense[at]}
+    curves = _curves(model, prompts, targets, stores[at], here)
+    spread = {name: _spread(stores[at], each, [prompts.ids[row] for row in test]) for name, each in here.items()}
+    rows = targets[: ablation.PROMPTS] + others[: ablation.PROMPTS]
+    readers = {"sae": (at, here["sae"])}
     readers |= {str(ArmId("dense", (str(each),))): (each, classifier) for each, classifier in dense.items()}
     metrics = {
-        "faithfulness": curves.areas(),
-        "ablation": _ablation(model, prompts, targets + others, at, sae, sets, readers, stores),
+        "logit_sd": spread,
+        "faithfulness": curves.areas(spread),
+        "ablation": _ablation(model, prompts, rows, at, sae, sets, readers, stores),
     }
     remove_probes_of_other_points(extract.points)  # not before there is something to show for it
     write_metrics(paths.METRICS / "interventions" / point / f"{variant}.json", metrics)
@@ -91,7 +96,14 @@ def _drawn(prompts: Prompts, rows: np.ndarray) -> list[int]:
     """Draw some of the rows at random, no two of them near-duplicates."""
     shuffled = sorted(rows.tolist(), key=lambda row: draw_key(prompts.seed, "intervene", prompts.ids[row]))
     first = {prompts.groups[row]: row for row in reversed(shuffled)}
-    return sorted(first.values(), key=shuffled.index)[: ablation.PROMPTS]
+    return sorted(first.values(), key=shuffled.index)
+
+
+def _spread(store: ActivationStore, classifier: Classifier, prompt_ids: list[str]) -> float:
+    """Return the standard deviation of a classifier's logit over prompts."""
+    linear = classifier.linear
+    features = pooled(store, prompt_ids, [linear.pooling], lambda x_ND: {"x": classifier.features(x_ND)}, ["x"])
+    return float(np.std(features["x"][linear.pooling] @ linear.weight))
 
 
 def _curves(
@@ -125,31 +137,37 @@ def _ablation(
 ) -> dict[str, Any]:
     tokens = model.tokens(prompts, rows, model.extract.keep)
     labels = prompts.labels[rows]
+    sides = {"target": labels, "other": ~labels}
     deepest = max(each.layer for each, _ in classifiers.values())
-    named = {"top": sets.top} | {f"random {number}": latents for number, latents in enumerate(sets.random)}
+    latents = [sets.top, *sets.random]
+    norms = removed_norms(stores[point], sae, latents, [prompts.ids[row] for row in rows])
+    factors = equalising(norms, list(sides.values()))
     clean, changed = ablation.ablate(
         model.whole() or model.upto(deepest),
         tokens,
         point,
         sae,
-        named,
+        {str(number): ablation.Removal(each, factors[:, number]) for number, each in enumerate(latents)},
         classifiers,
         {each: store.norm_limit for each, store in stores.items()},
         model.extract.batch_tokens,
     )
-    sides = {"target": labels, "other": ~labels}
-    top, *random = (
-        {"density": float(sets.density[latents].mean())}
-        | {side: changed[name].changes(clean, mask) for side, mask in sides.items()}
-        for name, latents in named.items()
-    )
+    of_sets = [
+        {
+            "density": float(sets.density[latents[number]].mean()),
+            "factor": {side: float(factors[mask, number].mean()) for side, mask in sides.items()},
+            "removed_norm": {side: outcome.removed_norm(mask) for side, mask in sides.items()},
+        }
+        for number, outcome in enumerate(changed.values())
+    ]
+    changes = [{side: each.changes(clean, mask) for side, mask in sides.items()} for each in changed.values()]
     return {
         "prompts": {side: int(mask.sum()) for side, mask in sides.items()},
         "model": {side: clean.levels(mask) for side, mask in sides.items()},
         "top_latents": sets.top.tolist(),
         "random_draws": len(sets.random),
-        "top": top,
-        "random": ablation.mean_and_range(random),
+        "top": of_sets[0] | changes[0],
+        "random": ablation.mean_and_range(of_sets[1:]) | ablation.beside(changes[0], changes[1:]),
     }
 
 

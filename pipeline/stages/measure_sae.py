@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.activations.store import ActivationStore, sampled
 from pipeline.core.files import write_metrics, write_rows
 from pipeline.core.points import Point
@@ -14,6 +16,8 @@ from pipeline.prompts.table import Prompts, training_of_sae
 from pipeline.sae.fidelity import fidelity
 from pipeline.sae.metrics import measure
 from pipeline.sae.model import Sae
+from pipeline.sae.sparse_codes import TOKENS as CODED
+from pipeline.sae.sparse_codes import other_codes
 from pipeline.stages import paths
 from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
@@ -30,12 +34,15 @@ def main(point: str, variant: str) -> None:
     for seed, prompts in prompts_of_seeds(read("sae.target", int), seeds).items():
         train, held_out = training_of_sae(prompts, read("sae.train_on", str), read("sae.held_out_fraction", float))
         sae = Sae.load(paths.sae(point, variant, seed, seeds))
-        held = measure(sae, store.read(sampled(store.rows_of(held_out), TOKENS, seed)))
+        held_acts = store.read(sampled(store.rows_of(held_out), TOKENS, seed))
+        held = measure(sae, held_acts)
         if seed != seeds[0]:
             metrics[f"seed_{seed}"] = {name: held.metrics[name] for name in ("fvu", "l0", "dead_fraction")}
             continue
-        metrics["train"] = measure(sae, store.read(sampled(store.rows_of(train), TOKENS, seed))).metrics
-        metrics["held_out"] = held.metrics
+        train_acts = store.read(sampled(store.rows_of(train), TOKENS, seed))
+        metrics["train"] = measure(sae, train_acts).metrics
+        some_acts = held_acts[sampled(np.ones(len(held_acts), dtype=bool), CODED, seed)]
+        metrics["held_out"] = held.metrics | {"other_codes": other_codes(sae, train_acts, some_acts)}
         some = [prompt_id for prompt_id in store.prompt_ids if prompt_id in held_out][:FIDELITY_PROMPTS]
         metrics["fidelity"] = _fidelity(sae, Point.parse(point), store.norm_limit, prompts, some)
         _plot("sae_density", point, variant, ("density", "latents", "encoder_decoder_cosine"), held.density_histogram())

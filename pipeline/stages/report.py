@@ -64,7 +64,8 @@ def _is_shown(seed: int, task: TaskId, arm: ArmId) -> bool:
 
 def _front(saes: list[dict[str, str]], metrics: Mapping[str, Any]) -> None:
     confidence = read("evaluate.confidence", float)
-    arms = arm_rows(read_json(paths.METRICS / "probes.json")[FULL])
+    probes = read_json(paths.METRICS / "probes.json")
+    arms = arm_rows(probes)
     draw_arms(paths.FIGURES / "arms.png", arms, confidence)
     for name, plot in OF_ARMS.items():
         if plot.template:
@@ -77,6 +78,8 @@ def _front(saes: list[dict[str, str]], metrics: Mapping[str, Any]) -> None:
         target=read("data.clusters", list[str])[read("probe.target", int)],
         confidence=confidence,
         arms=arms,
+        within_templates=probes["within_templates"],
+        label_noise=probes["label_noise"]["train"],
         summary=metrics["summary"],
         figures=pictures(OF_ARMS),
         run=what_was_run(metrics, read_file(), len(saes)),
@@ -120,7 +123,6 @@ def _sae_page(sae: dict[str, str], saes: list[dict[str, str]], held_out: Mapping
         faithfulness=faithfulness_rows(interventions["faithfulness"]),
         faithfulness_figures=of_faithfulness,
         ablation=interventions["ablation"],
-        by_chance=2 / (interventions["ablation"]["random_draws"] + 1),
         ablations=ablation_rows(interventions["ablation"]),
     )
 

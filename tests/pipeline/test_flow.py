@@ -73,7 +73,15 @@ def test_every_arm_is_judged_on_the_same_test_prompts(flow: Path) -> None:
     assert set(probes["k"][POINT][f"sae_{VARIANT}"]) == {k for k in sizes if int(k) <= 64}
     everywhere = {"dense", f"sae_{VARIANT}", f"sae-k16_{VARIANT}"}
     sources = [name for name in probes if name.startswith("without_")]
-    assert sources and {"scarce_16", "noise_20", "natural", "by_cluster", "where_tfidf_fails"} < set(probes)
+    assert sources and {
+        "scarce_16",
+        "noise_20",
+        "natural",
+        "by_cluster",
+        "hard",
+        "by_similarity",
+        "within_templates",
+    } < set(probes)
     for setting in ("scarce_16", "noise_20", *sources):
         assert set(probes[setting]["text"]) == {"tfidf"} and set(probes[setting][POINT]) == everywhere
     assert summary["left_out_sources"]["sources"] == len(sources)

@@ -27,9 +27,9 @@ from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadMode
 from pipeline.activations.store import ActivationStore
 from pipeline.core.errors import UserError
 from pipeline.core.points import Point
-from pipeline.interventions.ablation import Outcome, ablate, downstream, mean_and_range
-from pipeline.interventions.deletion import METHODS, SHARES, Curves, curves, removable
-from pipeline.interventions.latents import choose, matched
+from pipeline.interventions.ablation import Outcome, Removal, ablate, beside, downstream, mean_and_range
+from pipeline.interventions.deletion import METHODS, PIECES, SHARES, Curves, curves, removable
+from pipeline.interventions.latents import choose, equalising, matched
 from pipeline.lm.tokens import PromptTokens
 from pipeline.probes.attribution import Classifier, Linear
 from pipeline.sae.model import Sae
@@ -125,11 +125,57 @@ def test_a_token_that_decides_everything_is_found() -> None:
     assert level["deletion", "sae"][0] > 20 * abs(level["deletion", "sae"][gone])
     assert level["deletion", "random"][gone] > level["deletion", "sae"][0] / 2
     assert level["insertion", "sae"][0] > 2 * level["insertion", "random"][0], "it alone is kept"
-    areas = found.areas()
+    areas = found.areas({"sae": 2.0, "dense": 1.0})
     for method in METHODS:
         own = areas[method]["sae"]["sae"]
-        assert own["logit"] > 3 * own["logit_error"] > 0 and own["probability"] > 0
-        assert own["logit"] > areas[method]["dense"]["sae"]["logit"] + own["logit_error"]
+        assert own["area"] > 3 * own["area_error"] > 0 and own["probability"] > 0
+        assert own["area"] > areas[method]["dense"]["sae"]["area"] + own["area_error"]
+        assert found.areas({"sae": 4.0, "dense": 1.0})[method]["sae"]["sae"]["area"] == own["area"] / 2
+
+
+def test_no_order_finds_a_better_first_token_than_leaving_each_one_out() -> None:
+    """With two tokens that can go and any classifier: deletion removes that without which the logit is lower."""
+    model, tokens = small_model("gpt2"), tokens_of(PROMPTS[:12])
+    two = [np.sort(np.random.default_rng(len(ids)).choice(np.arange(1, len(ids)), 2, False)) for ids in tokens.ids]
+    classifier = Classifier(Linear("max", np.linspace(-1, 1, WIDTH), 0.0), lambda x_TD: x_TD)
+    found = deletion_of(model, tokens, two, {"dense": classifier}).logits
+    half = SHARES.index(50)
+    best = found["deletion", "left_out_dense"][:, 0, half, 0]
+    for prompt, ids in enumerate(tokens.ids):
+        without = [classifier.logit(seen_alone(model, "h.1", np.delete(ids, gone))[1][1:]) for gone in two[prompt]]
+        assert best[prompt] == pytest.approx(min(without), abs=1e-4)
+    for order in ("dense", "random"):
+        assert (best[:, None] <= found["deletion", order][:, :, half, 0] + 1e-4).all()
+    assert (best + 1e-3 < found["deletion", "dense"][:, 0, half, 0]).any(), "contributions are another order"
+
+
+def test_for_the_mean_of_what_tokens_are_by_themselves_both_orders_are_the_same() -> None:
+    """Where no token looks at another, the token of the largest contribution is the one that is missed most."""
+    model: Any = small_model("gpt2")
+    tokens = tokens_of(PROMPTS[:8])
+    for block in model.h:
+        torch.nn.init.zeros_(block.attn.c_proj.weight)
+    torch.nn.init.zeros_(model.wpe.weight)
+    found = deletion_of(model, tokens, removable(tokens, tokens), {"dense": one_direction()})
+    for method in METHODS:
+        by_contribution, left_out = (found.logits[method, order] for order in ("dense", "left_out_dense"))
+        np.testing.assert_allclose(by_contribution, left_out, atol=1e-4)
+    areas = found.areas({"dense": 1.0})
+    assert areas["deletion"]["left_out_dense"]["dense"]["area"] > 0
+
+
+def test_of_long_prompts_pieces_are_left_out() -> None:
+    model = small_model("gpt2")
+    tokens = tokens_of([" ".join(PROMPTS[:40])])
+    assert len(tokens.ids[0]) > 2 * PIECES
+    decisive, place = 77, len(tokens.ids[0]) // 2
+    with torch.no_grad():
+        embeddings(model)[decisive] = 200 * torch.eye(WIDTH)[0]
+    tokens.ids[0][tokens.ids[0] == decisive] = 78
+    tokens.ids[0][place] = decisive
+    found = deletion_of(model, tokens, removable(tokens, tokens), {"dense": one_direction()}).logits
+    at_ten = SHARES.index(10)
+    assert found["deletion", "left_out_dense"][0, 0, at_ten, 0] < found["deletion", "random"][0, :, 0, 0].min() / 2
 
 
 def test_the_curves_are_of_the_model_run_without_the_tokens() -> None:
@@ -175,7 +221,7 @@ def test_rows_are_means_over_prompts_and_draws() -> None:
     curve = {row["share_of_tokens"]: row["logit"] for row in rows if row["order"] == "sae"}
     chance = {row["share_of_tokens"]: row["logit"] for row in rows if row["order"] == "random"}
     area = np.trapezoid([chance[share] - curve[share] for share in curve], list(curve))
-    assert found.areas()["deletion"]["sae"]["sae"]["logit"] == pytest.approx(area, abs=1e-3)
+    assert found.areas({"sae": 0.5})["deletion"]["sae"]["sae"]["area"] == pytest.approx(2 * area, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +258,7 @@ def random_sae(latents: int = 40) -> Sae:
 
 
 def ablated(
-    model: Any, tokens: PromptTokens, point: str, latents: list[int], after: str = "resid_post.1"
+    model: Any, tokens: PromptTokens, point: str, latents: list[int], after: str = "resid_post.1", factor: float = 1.0
 ) -> tuple[Outcome, Outcome]:
     sae, at = random_sae(), Point.parse(point)
     of_latents = Classifier(Linear("mean", np.linspace(-1, 1, sae.latents), 0.1), sae.encode)
@@ -222,7 +268,8 @@ def ablated(
         "after": (Point.parse(after), one_direction("max")),
     }
     limits = {where: math.inf for where, _ in readers.values()}
-    clean, changed = ablate(model, tokens, at, sae, {"some": np.array(latents)}, readers, limits, batch_tokens=200)
+    sets = {"some": Removal(np.array(latents), np.full(len(tokens.ids), factor))}
+    clean, changed = ablate(model, tokens, at, sae, sets, readers, limits, batch_tokens=200)
     return clean, changed["some"]
 
 
@@ -297,19 +344,52 @@ def test_spread_is_mean_and_extremes_of_every_figure() -> None:
     }
 
 
-def test_matched_latents_are_others_that_are_active_as_often() -> None:
+def test_a_change_is_as_likely_as_its_rank_among_random_ones() -> None:
+    draws = [{"kl": float(number), "none": math.nan} for number in range(39)]
+
+    def p_value(value: float) -> float:
+        return float(beside({"kl": value, "none": 0.0}, draws)["kl"]["p_value"])
+
+    assert p_value(-1) == p_value(100) == pytest.approx(0.05)
+    assert p_value(0.5) == p_value(37.5) == pytest.approx(0.1)
+    assert p_value(19) == p_value(18.5) == 1
+    assert math.isnan(beside({"kl": 0.0, "none": 0.0}, draws)["none"]["p_value"])
     rng = np.random.default_rng(0)
-    density = 10 ** rng.uniform(-4, -0.3, 2000)
-    density[::3] = 0
-    top = rng.choice(np.flatnonzero(density), 16, replace=False)
-    draws = [matched(top, density, 1e-5, [0, draw]) for draw in range(5)]
+    alike = [beside(rng.normal(), rng.normal(size=39).tolist())["p_value"] <= 0.05 for _ in range(2000)]
+    assert 0.035 < np.mean(alike) < 0.065
+
+
+def test_matched_latents_are_others_that_are_active_as_often_and_as_strongly() -> None:
+    rng = np.random.default_rng(0)
+    density = rng.uniform(-4, -0.3, 4000)
+    likeness = np.stack([density, density + rng.normal(0, 0.5, 4000)], axis=1) * np.log(10)
+    top = rng.choice(4000, 16, replace=False)
+    draws = [matched(top, likeness, [0, draw]) for draw in range(5)]
     for draw in draws:
         assert len(set(draw) | set(top)) == 32
-        assert np.abs(np.log(density[draw] / density[top])).max() < 0.2
+        assert np.median(np.abs(likeness[draw] - likeness[top])) < 0.2
     assert len({tuple(draw) for draw in draws}) == 5
-    assert matched(top, density, 1e-5, [0, 3]).tolist() == draws[3].tolist()
-    few = matched(np.array([0, 2]), np.array([0.5, 0.1, 0.1, 0.0]), 1e-5, [0, 0])
+    assert matched(top, likeness, [0, 3]).tolist() == draws[3].tolist()
+    few = matched(np.array([0, 2]), np.log([[0.5], [0.1], [0.1], [0.01]]), [0, 0])
     assert sorted(few) == [1, 3]
+
+
+def test_random_latents_remove_as_much_from_each_side_as_the_chosen_ones() -> None:
+    norms = np.array([[4.0, 1.0, 0.0], [2.0, 2.0, 0.0], [1.0, 3.0, 0.0], [1.0, 1.0, 0.0]])
+    side = np.array([True, True, False, False])
+    factors = equalising(norms, [side, ~side])
+    assert factors.tolist() == [[1, 2, 1], [1, 2, 1], [1, 0.5, 1], [1, 0.5, 1]]
+    for mask in (side, ~side):
+        assert (factors * norms)[mask, 1].mean() == norms[mask, 0].mean()
+
+
+def test_a_factor_multiplies_what_is_removed() -> None:
+    model, tokens = language_model(), tokens_of(PROMPTS[:7])
+    clean, once = ablated(model, tokens, "resid_post.1", [3, 11])
+    _, twice = ablated(model, tokens, "resid_post.1", [3, 11], factor=2.0)
+    np.testing.assert_allclose(twice.removed, 2 * once.removed, rtol=1e-5)
+    change = once.logits["here"] - clean.logits["here"]
+    np.testing.assert_allclose(twice.logits["here"] - clean.logits["here"], 2 * change, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -340,12 +420,13 @@ def test_the_stage_reports_curves_and_ablations(flow: Path) -> None:
     assert {(row["method"], row["order"], row["classifier"]) for row in rows} == {
         (method, order, classifier)
         for method in METHODS
-        for order in ("sae", "dense", "random")
+        for order in ("sae", "dense", "left_out_sae", "left_out_dense", "random")
         for classifier in ("sae", "dense")
     }
-    assert len(rows) == 12 * len(SHARES)
-    assert metrics["faithfulness"]["deletion"]["sae"]["sae"]["logit"] > 0
-    assert metrics["faithfulness"]["deletion"]["dense"]["dense"]["logit"] > 0
+    assert len(rows) == 20 * len(SHARES)
+    for order in ("sae", "left_out_sae"):
+        assert metrics["faithfulness"]["deletion"][order]["sae"]["area"] > 0
+    assert metrics["faithfulness"]["deletion"]["dense"]["dense"]["area"] > 0
     ablation = metrics["ablation"]
     readers = {"sae", f"dense @ {AT}", f"dense @ {AFTER}"}
     for side in ("target", "other"):
@@ -353,6 +434,11 @@ def test_the_stage_reports_curves_and_ablations(flow: Path) -> None:
         assert set(ablation["model"][side]["classifiers"]) == set(ablation["top"][side]["classifiers"]) == readers
         kl = ablation["random"][side]["kl"]
         assert 0 < kl["low"] <= kl["mean"] <= kl["high"] and ablation["top"][side]["kl"] > 0
+        assert 2 / 40 <= kl["p_value"] <= 1
+        removed = ablation["random"]["removed_norm"][side]
+        expected = ablation["top"]["removed_norm"][side]
+        assert [removed[name] for name in ("low", "high")] == pytest.approx([expected] * 2, rel=0.02)
+        assert ablation["top"]["factor"][side] == 1 and ablation["random"]["factor"][side]["mean"] > 0
     assert len(set(ablation["top_latents"])) == 16
 
 
@@ -407,7 +493,11 @@ def test_latents_are_chosen_on_train_prompts_and_figures_are_of_test_prompts(flo
         shutil.copytree(flow, tmp_path / side)
         spoil(tmp_path / side, side)
         run_stage("intervene", tmp_path / side, AT, VARIANT)
-    assert results(tmp_path / "test") == results(flow), "neither test activations nor train texts are looked at"
+    whole, of_test = results(flow), results(tmp_path / "test")
+    assert of_test[1] == whole[1], "curves do not look at stored test activations"
+    for name in ("top_latents", "top"):
+        assert of_test[0]["ablation"][name] == whole[0]["ablation"][name]
+    assert of_test[0]["logit_sd"] != whole[0]["logit_sd"], "the unit of areas does"
     spoilt = results(tmp_path / "train")
     assert spoilt[0]["ablation"]["top_latents"] != results(flow)[0]["ablation"]["top_latents"]
     assert spoilt[1] != results(flow)[1]
@@ -430,7 +520,7 @@ def test_the_latents_that_tell_the_classes_apart_are_chosen(flow: Path) -> None:
     gap = np.array(pooled)[labels].mean(0) - np.array(pooled)[~labels].mean(0)
     gap *= [5, 1, 1, 1, -1, -1, -1, -1]
     assert sets.top.tolist() == np.argsort(-gap)[:4].tolist()
-    assert sets.density[0] == 1 and len(sets.random) == 5
+    assert sets.density[0] == 1 and len(sets.random) == 39
     assert all(sorted({*draw, *sets.top}) == list(range(8)) for draw in sets.random)
 
 

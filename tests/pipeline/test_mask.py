@@ -23,7 +23,7 @@ from pipeline.activations.pooling import POOLINGS, pooled
 from pipeline.activations.store import ActivationStore
 from pipeline.core.errors import UserError
 from pipeline.core.points import Point
-from pipeline.interventions.ablation import ablate
+from pipeline.interventions.ablation import Removal, ablate
 from pipeline.interventions.deletion import curves, removable
 from pipeline.latents.firing import Firing
 from pipeline.latents.statistics import mean_difference
@@ -199,7 +199,7 @@ def test_interventions_neither_read_nor_change_them(tmp_path: Path) -> None:
         tokens,
         AT,
         WrongOfSinks(),  # type: ignore[arg-type]
-        {"all": own},
+        {"all": Removal(own, np.ones(12))},
         {"dense": (AT, reader)},
         {AT: limit},
         batch_tokens=256,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.judging.arm import shown_name
+from pipeline.judging.arm import of_arm, shown_name
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.settings import NOISE, SCARCE
 
@@ -43,12 +43,22 @@ def noise(board: Scoreboard, results: Results) -> Rows:
     return _by_number(results, NOISE, "percent_flipped")
 
 
+def similarity(board: Scoreboard, results: Results) -> Rows:
+    """Of the fifths of the balanced test prompts by similarity to train."""
+    for found in results["by_similarity"].values():
+        for arm, _ in board.whole_arms():
+            if arm.name in DRAWN:
+                values = {name: round(value, 4) for name, value in of_arm(found, arm).items()}
+                yield {"arm": str(arm), "similarity": round(found["similarity"]["median"], 4)} | values
+
+
 # by plot: the columns of its file, and what makes the rows
 CURVES: dict[str, tuple[tuple[str, ...], Callable[[Scoreboard, Results], Rows]]] = {
     "roc": (("arm", "fpr", "tpr"), roc),
     "precision_recall": (("arm", "recall", "precision"), precision_recall),
     "reliability": (("arm", "probability", "share_of_targets", "prompts"), reliability),
     "k_frontier": (("point", "arm", "k", "auroc", "auroc_low", "auroc_high"), k_frontier),
+    "similarity": (("arm", "similarity", "auroc", "auroc_low", "auroc_high"), similarity),
     "scarcity": (("arm", "train_prompts", "auroc", "auroc_std"), scarcity),
     "noise": (("arm", "percent_flipped", "auroc", "auroc_std"), noise),
 }

@@ -3,23 +3,33 @@
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from pipeline.judging.arm import nested
-from pipeline.judging.comparisons.balanced import TFIDF
-from pipeline.judging.metrics import THRESHOLD, value_of
+from pipeline.judging.metrics import THRESHOLD, log_odds, value_of
 from pipeline.judging.scoreboard import Scoreboard
 
-UNSURE = 0.2  # TF-IDF is unsure of prompts with a probability within this of THRESHOLD
+CALIBRATION = ("brier", "calibration_error", "calibration_slope", "calibration_intercept")
 AT_ANY_PREVALENCE = ("auroc", "average_precision", "tpr_at_fpr_0.1%", "tpr_at_fpr_1%", "tpr_at_fpr_5%")
 
 
 def natural(board: Scoreboard) -> dict[str, Any]:
-    """On all test prompts: the metrics that mean something at any prevalence."""
+    """On all test prompts: the metrics that mean something at any prevalence, and calibration.
+
+    Arms learned from as many targets as others, so their probabilities are too high where targets are rare.
+    `brier_shifted` and `calibration_error_shifted` are of probabilities whose log odds are shifted by those of a target
+    among all train prompts.
+    """
     judge = board.judge_of(board.test)
-    return nested(
-        (arm, judge.metrics(scores[board.test], AT_ANY_PREVALENCE, ["average_precision"]))
-        for arm, scores in board.whole_arms()
-    )
+    prevalence = float(board.prompts.labels[board.prompts.train].mean())
+
+    def of_one(scores: np.ndarray) -> dict[str, float]:
+        shifted = expit(log_odds(scores) + logit(prevalence))
+        return judge.metrics(scores, (*AT_ANY_PREVALENCE, *CALIBRATION), ["average_precision"]) | {
+            f"{name}_shifted": judge.value(name, shifted) for name in ("brier", "calibration_error")
+        }
+
+    return nested((arm, of_one(scores[board.test])) for arm, scores in board.whole_arms())
 
 
 def harmless(board: Scoreboard) -> dict[str, Any]:
@@ -31,21 +41,6 @@ def harmless(board: Scoreboard) -> dict[str, Any]:
         if prompts
     )
     return {"prompts": prompts} | nested(rates)
-
-
-def where_tfidf_fails(board: Scoreboard) -> dict[str, Any]:
-    """AUROC on the balanced test prompts of which TF-IDF is unsure, or wrong."""
-    scores = board.arms[TFIDF][board.balanced]
-    hard = (np.abs(scores - THRESHOLD) < UNSURE) | ((scores >= THRESHOLD) != board.judge.labels)
-    labels = board.judge.labels[hard]
-    counts = {"prompts": int(hard.sum()), "targets": int(labels.sum())}
-    if len(set(labels)) < 2:
-        return counts
-    positions = board.balanced[hard]
-    judge = board.judge_of(positions)
-    return counts | nested(
-        (arm, judge.metrics(scores[positions], ["auroc"], ["auroc"])) for arm, scores in board.whole_arms()
-    )
 
 
 def by_cluster(board: Scoreboard) -> dict[str, Any]:

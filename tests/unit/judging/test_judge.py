@@ -1,17 +1,18 @@
-"""The judge: metrics that equal scikit-learn's, intervals that cover, paired differences, label noise."""
+"""The judge: metrics that equal scikit-learn's, intervals that cover, paired differences."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_data import made
+from scipy.special import expit, logit
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.judging.bootstrap import GroupErrors, effective_number, group_resamples
 from pipeline.judging.judge import Judge
-from pipeline.judging.label_noise import label_noise
-from pipeline.judging.metrics import METRICS
+from pipeline.judging.metrics import EDGE, METRICS, value_of
 
 REFERENCES = {
     "auroc": lambda y, s, w: reference.roc_auc_score(y, s, sample_weight=w),
@@ -23,6 +24,8 @@ REFERENCES = {
     "tpr_at_fpr_5%": lambda y, s, w: best_tpr(y, s, w, 0.05),
     "brier": lambda y, s, w: reference.brier_score_loss(y, s, sample_weight=w),
     "calibration_error": lambda y, s, w: binned_error(np.repeat(y, w), np.repeat(s, w)),
+    "calibration_slope": lambda y, s, w: recalibration(np.repeat(y, w), np.repeat(s, w))[1],
+    "calibration_intercept": lambda y, s, w: recalibration(np.repeat(y, w), np.repeat(s, w))[0],
 }
 
 
@@ -38,6 +41,16 @@ def binned_error(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((np.abs(observed - predicted) * sizes).sum() / len(scores))
 
 
+def recalibration(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Intercept and slope of the log odds without a penalty; NaN where no finite ones are best."""
+    x = logit(np.clip(scores, EDGE, 1 - EDGE))
+    targets, others = x[labels], x[~labels]
+    if targets.min() >= others.max() or targets.max() <= others.min():
+        return np.nan, np.nan
+    found = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(x[:, None], labels)
+    return float(found.intercept_[0]), float(found.coef_[0, 0])
+
+
 @pytest.mark.parametrize("name", METRICS)
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
@@ -48,7 +61,7 @@ def test_metrics_equal_scikit_learns_with_ties_and_weights(name: str, seed: int,
     weights = np.vstack([rng.integers(0, 4, (3, 42)), np.ones((1, 42), dtype=int)])
     weights[:, -2:] = 1  # both classes in every resample
     found = METRICS[name](labels, scores, weights)
-    assert found == pytest.approx([REFERENCES[name](labels, scores, row) for row in weights])
+    assert found == pytest.approx([REFERENCES[name](labels, scores, row) for row in weights], nan_ok=True)
 
 
 def test_whole_groups_are_resampled() -> None:
@@ -127,12 +140,13 @@ def test_a_difference_is_paired() -> None:
     assert 0 < better["low"] < better["difference"] < better["high"] and better["p_value"] < 0.05
 
 
-def test_label_noise_is_that_which_was_put_in() -> None:
+def test_the_slope_of_calibration_says_how_over_confident_scores_are() -> None:
     rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(20_000), 2)
-    labels = np.repeat(rng.random(20_000) < 0.5, 2) ^ (rng.random(40_000) < 0.07)
-    found = label_noise(labels, groups)
-    assert found["pairs"] == 20_000 and found["error_rate"] == pytest.approx(0.07, abs=0.005)
-    assert np.isnan(label_noise(labels, np.arange(40_000))["error_rate"])
-    three = label_noise(np.array([True, True, False]), np.array(["a"] * 3))
-    assert (three["pairs"], three["disagreeing"]) == (3, 2)
+    log_odds = rng.normal(0, 1.5, 100_000)
+    labels = rng.random(100_000) < expit(log_odds)
+    for factor, shift in ((1.0, 0.0), (2.0, 0.0), (0.5, 1.0)):
+        scores = expit(factor * log_odds + shift)
+        assert value_of("calibration_slope", labels, scores) == pytest.approx(1 / factor, abs=0.03)
+        assert value_of("calibration_intercept", labels, scores) == pytest.approx(-shift / factor, abs=0.03)
+    assert np.isnan(value_of("calibration_slope", labels, labels.astype(float))), "no error at all"
+    assert np.isnan(value_of("calibration_slope", labels, np.full(100_000, 0.5)))
