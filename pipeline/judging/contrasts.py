@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from pipeline.judging.arm import ArmId
+from pipeline.judging.metrics import value_of
 from pipeline.judging.scoreboard import Scoreboard
+from pipeline.judging.scores import TaskId
+from pipeline.judging.settings import FULL
 
+TEST_PROMPTS, SPLITS_AND_SEEDS = "test prompts", "splits, seeds of SAEs and probes"
 BEST_DENSE = "best dense"  # by cross-validation, of all that read the activations at the point and no SAE
 
 
@@ -42,7 +47,8 @@ def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float], confi
         confidence: 1 minus how often one or more of the family may be said to differ when none does.
 
     Returns: by name, `arm` and `baseline` as people call them, the difference with its interval, `p_value`, `p_holm`
-        and the verdict that this gives: `better`, `worse` or `not shown`.
+        and the verdict that this gives: `better`, `worse` or `not shown`. `includes` says what the interval is of:
+        other test prompts; or, with several seeds, other splits and other seeds of SAEs and probes (`over_seeds`).
     """
     best = max(dense, key=lambda arm: dense[arm])
 
@@ -55,13 +61,44 @@ def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float], confi
     found: dict[str, Any] = {}
     for name, contrast in CONTRASTS.items():
         arm, baseline = arm_of(contrast.arm), arm_of(contrast.baseline)
-        scores = (board.arms[each][board.balanced] for each in (arm, baseline))
-        found[name] = {"arm": str(arm), "baseline": str(baseline)} | board.judge.difference(*scores)
+        found[name] = {"arm": str(arm), "baseline": str(baseline)} | _difference(board, arm, baseline, confidence)
     for each, adjusted in zip(found.values(), holm([each["p_value"] for each in found.values()]), strict=True):
         shown = adjusted <= 1 - confidence
         verdict = ("better" if each["difference"] > 0 else "worse") if shown else "not shown"
         each |= {"p_holm": adjusted, "verdict": verdict}
     return found
+
+
+def _difference(board: Scoreboard, arm: ArmId, baseline: ArmId, confidence: float) -> dict[str, Any]:
+    if len(board.prompts_by_seed) == 1:
+        scores = (board.arms[each][board.balanced] for each in (arm, baseline))
+        return board.judge.difference(*scores) | {"includes": TEST_PROMPTS}
+    values, ratios = [], []
+    for seed, prompts in board.prompts_by_seed.items():
+        positions = board.balanced_positions(seed)
+        labels = prompts.labels[board.test_rows(seed)[positions]]
+        first, second = (board.scores[TaskId(FULL, 0, seed)][each][positions] for each in (arm, baseline))
+        values.append(value_of("auroc", labels, first) - value_of("auroc", labels, second))
+        ratios.append(prompts.test.sum() / prompts.train.sum())
+    return over_seeds(values, float(np.mean(ratios)), confidence) | {"includes": SPLITS_AND_SEEDS}
+
+
+def over_seeds(values: Sequence[float], test_to_train: float, confidence: float) -> dict[str, float]:
+    """Return the mean of a difference over random splits, with its interval and p-value.
+
+    Train sides of random splits overlap, so their values are not independent: the variance of the mean is that of the
+    values times 1 / n + test_to_train, not 1 / n, and the interval Student's t with n - 1 degrees of freedom (Nadeau &
+    Bengio 2003, "Inference for the Generalization Error").
+
+    Args:
+        values: one for each of the n splits, two at least.
+        test_to_train: prompts of test for each prompt of train.
+    """
+    mean, count = float(np.mean(values)), len(values)
+    error = float(np.std(values, ddof=1)) * (1 / count + test_to_train) ** 0.5
+    margin = error * float(student.ppf((1 + confidence) / 2, count - 1))
+    p_value = float(2 * student.sf(abs(mean) / error, count - 1)) if error else float(mean == 0)
+    return {"difference": mean, "low": mean - margin, "high": mean + margin, "p_value": p_value}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
