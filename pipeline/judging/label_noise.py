@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import norm
 
-from pipeline.prompts.items import shingle_sets
+from pipeline.prompts.items import number_words, shingle_sets, word_sets, words_of
 from pipeline.prompts.table import Prompts
 
-COPY = 0.9  # similarity of sets of shingles from which two prompts are taken to mean the same
+COPY = 0.9  # similarity of sets of shingles, or of words, from which two prompts are taken to mean the same
 SHINGLE_CHARS = 5
 PAIRS = 10_000  # of a group that are compared, at most: of a larger one these are drawn at random
 
@@ -30,11 +30,7 @@ def label_noise(prompts: Prompts, rows: np.ndarray, confidence: float) -> dict[s
         are NaN without any.
     """
     left, right = _pairs(prompts, rows)
-    members = np.unique(np.concatenate([left, right]))
-    kept = np.zeros(0, dtype=np.int64)
-    if len(members):
-        sets = shingle_sets([prompts.texts[row] for row in members], SHINGLE_CHARS)
-        kept, _ = sets.similar(np.searchsorted(members, left), np.searchsorted(members, right), COPY)
+    kept = _copies(prompts.texts, left, right) if len(left) else np.zeros(0, dtype=np.int64)
     disagree = prompts.labels[left[kept]] != prompts.labels[right[kept]]
     _, group = np.unique(prompts.groups[left[kept]], return_inverse=True)
     pairs = np.bincount(group)
@@ -47,6 +43,15 @@ def label_noise(prompts: Prompts, rows: np.ndarray, confidence: float) -> dict[s
         "disagreeing": int(disagree.sum()),
         **{name: _flipped(share) for name, share in zip(names, rates, strict=True)},
     }
+
+
+def _copies(texts: list[str], left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Which pairs of rows are almost the same, by shingles or, where words were moved, by words."""
+    members = np.unique(np.concatenate([left, right]))
+    some = [texts[row] for row in members]
+    places = np.searchsorted(members, left), np.searchsorted(members, right)
+    both = shingle_sets(some, SHINGLE_CHARS), word_sets(*number_words([words_of(text) for text in some]))
+    return np.unique(np.concatenate([sets.similar(*places, COPY)[0] for sets in both]))
 
 
 def _pairs(prompts: Prompts, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

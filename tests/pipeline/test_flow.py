@@ -161,7 +161,7 @@ def test_the_report_holds_the_answer_the_table_and_its_figures(flow: Path) -> No
     assert f"{summary['sae_minus_dense']['difference']:+.3f}" in page
     assert all(name in page for name in ("tfidf", f"dense @ {POINT}", f"sae_{VARIANT} @ {POINT}"))
     figures = re.findall(r'<img src="([^"]+)"', page)
-    assert len(figures) == 7
+    assert len(figures) == 8
     for figure in figures:
         assert (flow / "report" / figure).read_bytes().startswith(b"\x89PNG")
     assert "https://" not in page and "http://" not in page

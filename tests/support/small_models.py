@@ -15,6 +15,7 @@ from pipeline.activations.extraction import extract
 from pipeline.activations.store import ActivationStore
 from pipeline.core.points import Point
 from pipeline.lm.tokens import PromptTokens, tokenise
+from pipeline.probes.attribution import Classifier, Linear
 
 LAYERS, WIDTH = 3, 32
 TOKENIZER = make_tokenizer()
@@ -100,3 +101,8 @@ def seen_alone(model: PreTrainedModel, module: str, ids: np.ndarray) -> tuple[Te
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """The largest over rows of ||found - expected|| / ||expected||."""
     return float(((found.double() - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+def one_direction(pooling: str = "mean") -> Classifier:
+    """A classifier on the first of the activation's dimensions."""
+    return Classifier(Linear(pooling, np.eye(WIDTH)[0], 0.0), lambda x_TD: x_TD)
