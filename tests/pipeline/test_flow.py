@@ -105,9 +105,18 @@ def test_scores_are_of_test_prompts_and_out_of_fold_of_the_balanced_train_prompt
         assert len(of_arms) >= 3
     assert len(learned_from) == 1, "the same prompts in the same order"
     (ids,) = learned_from
-    at_edge = metrics(flow, "probes")["c_at_edge"]["at_edge"]
     chosen = json.loads((flow / f"models/probes/dense/{POINT}/dense/probe.json").read_text())
-    assert len(set(ids)) == len(ids) == chosen["train_prompts"] and at_edge == []
+    assert len(set(ids)) == len(ids) == chosen["train_prompts"]
+
+
+def test_classifiers_whose_c_is_at_its_edge_are_named(flow: Path) -> None:
+    found = metrics(flow, "probes")["c_at_edge"]
+    files = sorted((flow / "models/probes").rglob("probe.json"))
+    chosen = {
+        file.parent.relative_to(flow / "models/probes").as_posix(): json.loads(file.read_text()) for file in files
+    }
+    assert found["classifiers"] == sum("C" in each for each in chosen.values())
+    assert found["at_edge"] == [name for name, each in chosen.items() if each.get("C_at_edge")]
 
 
 def test_what_was_declared_is_tested_in_the_summary(flow: Path) -> None:
