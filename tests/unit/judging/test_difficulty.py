@@ -11,7 +11,7 @@ from pipeline.judging.comparisons.subsets import natural
 from pipeline.judging.metrics import value_of
 from pipeline.judging.scoreboard import Scoreboard
 from pipeline.judging.scores import TaskId
-from pipeline.judging.settings import FULL
+from pipeline.judging.settings import FULL, Balancing
 from pipeline.prompts.table import Prompts
 
 WORDS, MEANING, OTHER = ArmId("tfidf"), ArmId("dense", ("p",)), ArmId("sae", ("p",), "v")
@@ -51,8 +51,9 @@ def board_of(
         np.concatenate([whole, np.full(len(labels), "") if templates is None else templates]),
         np.concatenate([np.full(len(train), np.nan), np.zeros(len(labels)) if nearest is None else nearest]),
     )
-    how = {"negatives": "natural", "fewest": 2, "resamples": 50, "confidence": 0.95}
-    return Scoreboard({TaskId(FULL, 0, 0): scores}, {0: prompts}, **how)  # type: ignore[arg-type]
+    return Scoreboard(
+        {TaskId(FULL, 0, 0): scores}, {0: prompts}, balancing=Balancing("natural", 2), resamples=50, confidence=0.95
+    )
 
 
 def test_hard_prompts_have_words_of_the_other_class_whatever_arms_say() -> None:
