@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), options)
         stages = [["probe_text"], ["probe_dense", POINT], ["probe_sae", POINT, VARIANT]]
-        stages += [["probe_stacked"], ["evaluate"]]
+        stages += [["probe_points"], ["probe_stacked"], ["evaluate"]]
         result["stages"] = {stage[0]: run(Path(folder), *stage) for stage in stages}
     for name, combine in (("seconds", sum), ("peak_mb", max)):
         result[name] = combine(stage[name] for stage in result["stages"].values())

@@ -187,7 +187,7 @@ def _blocks(table: pa.Table) -> Iterator[tuple[TaskId, ArmId, slice]]:
     """The rows of each arm in each task, which are consecutive."""
     starts = _starts(table)
     constant = table.select(_BLOCK).take(starts).to_pylist()
-    for row, start, end in zip(constant, starts, [*starts[1:], len(table)], strict=True):
+    for row, start, end in zip(constant, starts, [*starts, len(table)][1:], strict=True):
         arm = ArmId(row["arm"], tuple(row["points"]), row["variant"], row["k"])
         yield TaskId(row["setting"], row["draw"], row["seed"]), arm, slice(start, end)
 

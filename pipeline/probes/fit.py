@@ -120,12 +120,15 @@ def folds_of(task: Task, groups: np.ndarray, fitting: Fitting) -> list[Split]:
 def _candidates(folds: Folds, pooling: str, k: int | None, c_grid: Sequence[float]) -> list[Candidate]:
     """One for each C, of classifiers on the first k features."""
     logits = folds.logits(k, c_grid)
-    return [Candidate(pooling, c, _cv_auroc(folds, of_c), of_c) for c, of_c in zip(c_grid, logits, strict=True)]
+    return [
+        Candidate(pooling, c, cv_auroc(folds.labels, folds.splits, of_c), of_c)
+        for c, of_c in zip(c_grid, logits, strict=True)
+    ]
 
 
-def _cv_auroc(folds: Folds, logits: np.ndarray) -> float:
-    """The mean over folds with both classes; NaN without any."""
-    values = [value_of("auroc", folds.labels[outside], logits[outside]) for _, outside in folds.splits]
+def cv_auroc(labels: np.ndarray, splits: Sequence[Split], out_of_fold: np.ndarray) -> float:
+    """Return the mean AUROC over the folds with both classes; NaN without any."""
+    values = [value_of("auroc", labels[outside], out_of_fold[outside]) for _, outside in splits]
     return math.nan if np.isnan(values).all() else float(np.nanmean(values))
 
 

@@ -8,7 +8,7 @@ from pipeline.params.yaml_file import parse_yaml
 
 STAGES = (
     *("download", "filter", "split", "fetch_model", "extract", "train_sae", "measure_sae"),
-    *("probe_text", "probe_dense", "probe_sae", "probe_stacked", "intervene", "explain", "evaluate"),
+    *("probe_text", "probe_dense", "probe_sae", "probe_points", "probe_stacked", "intervene", "explain", "evaluate"),
 )
 
 

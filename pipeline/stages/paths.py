@@ -19,6 +19,7 @@ SAES = Path("models/sae")
 TRAINED_ON = "trained_on.parquet"  # in an SAE's folder: the ids of the prompts that it has seen
 PROBES = Path("models/probes")
 SCORES = Path("data/scores")
+SCORES_OF_ALL_POINTS = SCORES / "points.parquet"
 STACKED_SCORES = SCORES / "stacked.parquet"
 ALL_POINTS = "all"  # no name of a point
 LATENTS = Path("data/latents")
@@ -48,8 +49,11 @@ def stacked_probes(points: Sequence[str], variant: str = "") -> Path:
 
 
 def scores(points: Sequence[str], variants: Sequence[str]) -> list[Path]:
-    """The scores of all arms, in the order in which they are told: of texts, point by point, of arms put together."""
-    return [*scores_of_parts(points, variants), STACKED_SCORES]
+    """The scores of all arms, in the order in which they are told.
+
+    Of texts, point by point, at all points side by side, of arms put together.
+    """
+    return [*scores_of_parts(points, variants), SCORES_OF_ALL_POINTS, STACKED_SCORES]
 
 
 def scores_of_parts(points: Sequence[str], variants: Sequence[str]) -> list[Path]:

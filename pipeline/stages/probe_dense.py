@@ -9,7 +9,7 @@ from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.of_dense import ARMS
 from pipeline.probes.fit_arms import fit_arms
-from pipeline.probes.token_features import reduced_tokens
+from pipeline.probes.inputs import Tokens
 from pipeline.prompts.table import Prompts
 from pipeline.stages import paths
 from pipeline.stages.prompts import prompts_of_seeds
@@ -22,7 +22,7 @@ def main(point: str) -> None:
 
     def views(prompts: Prompts) -> dict[str, Any]:
         features = pooled(store, prompts.ids, params.poolings, lambda x: {"dense": x})
-        return {**features, "tokens": reduced_tokens(store, prompts.ids)}
+        return {**features, "tokens": Tokens(store, prompts.ids)}
 
     folder = paths.probes(point)
     table = fit_arms(

@@ -12,6 +12,7 @@ from pipeline.core.files import read_table, write_table
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.of_sae import ARMS
+from pipeline.probes.arms.random_relu import RandomRelu
 from pipeline.probes.fit_arms import fit_arms
 from pipeline.prompts.table import Prompts
 from pipeline.sae.model import Sae
@@ -52,7 +53,9 @@ def main(point: str, variant: str) -> None:
                 "residual": x - reconstruction,
             }
 
-        return pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
+        features = pooled(store, prompts.ids, params.poolings, of_tokens, sparse_views=("latents", "untrained"))
+        random_relu = RandomRelu(features["dense"], prompts.train, sae.latents, prompts.seed)
+        return features | {"random_relu": random_relu}
 
     folder = paths.probes(point, variant)
     table = fit_arms(

@@ -32,6 +32,7 @@ STAGES = [
     ("probe_text",),
     ("probe_dense", POINT),
     ("probe_sae", POINT, VARIANT),
+    ("probe_points",),
     ("probe_stacked",),
     ("evaluate",),
 ]
@@ -77,10 +78,12 @@ def test_the_order_of_points_changes_nothing(small_run: Path, tmp_path: Path) ->
             run_stage("measure_sae", folder, point, VARIANT)
             run_stage("probe_dense", folder, point)
             run_stage("probe_sae", folder, point, VARIANT)
+        run_stage("probe_points", folder)
         run_stage("probe_stacked", folder)
         run_stage("evaluate", folder)
         found.append([(folder / "metrics" / f"{file}.json").read_text() for file in ("probes", "summary")])
     assert found[0] == found[1]
+    assert set(json.loads(found[0][0])["balanced"][f"layer_delta.1 + {POINT}"]) >= {"dense"}
 
 
 def test_a_duplicate_on_both_sides_of_the_split_is_refused(small_run: Path, tmp_path: Path) -> None:

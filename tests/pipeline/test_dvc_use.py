@@ -47,6 +47,7 @@ def test_a_new_point_and_a_new_variant_rerun_only_what_is_new(project: Project) 
         "check_points",
         "extract",
         "probe_dense@layer_delta.2",
+        "probe_points",
         "probe_stacked",
         "evaluate",
         "report",

@@ -13,7 +13,7 @@ from tools.stage_code import ROOT
 
 SAE, POINT = "batch_topk", "resid_post.1"
 OF_SAE = [f"{stage}@{POINT}-{SAE}" for stage in ("probe_sae", "intervene", "explain")]
-PROBES = ["probe_text", f"probe_dense@{POINT}", *OF_SAE, "probe_stacked", "evaluate", "report"]
+PROBES = ["probe_text", f"probe_dense@{POINT}", *OF_SAE, "probe_points", "probe_stacked", "evaluate", "report"]
 
 
 class Project:

@@ -81,7 +81,7 @@ def make_report(folder: Path) -> None:
     run_stage("probe_dense", folder, POINT)
     for stage in ("probe_sae", "intervene", "explain"):
         run_stage(stage, folder, POINT, VARIANT)
-    for stage in ("probe_stacked", "evaluate", "report"):
+    for stage in ("probe_points", "probe_stacked", "evaluate", "report"):
         run_stage(stage, folder)
 
 

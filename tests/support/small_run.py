@@ -17,5 +17,5 @@ def make_small_run(folder: Path) -> None:
     run_stage("probe_dense", folder, POINT)
     for stage in OF_SAE:
         run_stage(stage, folder, POINT, VARIANT)
-    for stage in ("probe_stacked", "evaluate", "report"):
+    for stage in ("probe_points", "probe_stacked", "evaluate", "report"):
         run_stage(stage, folder)

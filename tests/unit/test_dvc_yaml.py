@@ -25,6 +25,7 @@ STAGES = [
     "probe_text",
     "probe_dense",
     "probe_sae",
+    "probe_points",
     "probe_stacked",
     "intervene",
     "explain",

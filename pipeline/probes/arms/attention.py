@@ -1,117 +1,118 @@
-"""A dense probe that learns which tokens to look at: attention pooling with one query.
+"""Dense probes that learn which tokens to look at. Each contains the mean-pooled probe, and begins as the fitted one.
 
-A prompt's logit is sum over its tokens of softmax(x q)_t (x w)_t + b, with x standardised and reduced to its first
-principal components. It begins as the mean-pooled probe (q = 0).
+With x for a token's scaled activation, d and others for learned directions and b for the intercept, the logit is
+
+attention:  sum over tokens of softmax(x query) (x d) + b
+softmax:    sum over tokens of softmax(sharpness (x d)) (x d) + b
+multi-max:  mean over tokens of (x d) + sum over heads of gain (maximum over tokens of (x head)) + b
+
+`directions` are d and query, d alone, d and the heads. The sum of maxima is that of "Building Production-Ready Probes
+For Gemini", https://arxiv.org/abs/2601.11516, which has no mean beside it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
-from pipeline.core.errors import UserError
-from pipeline.judging.metrics import value_of
 from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Scored
-from pipeline.probes.fit import Fitting, folds_of
+from pipeline.probes.descent import Form, Parameters, descend
+from pipeline.probes.fit import Fitting
 from pipeline.probes.task import Task
 
-COMPONENTS = 128
-STEPS = 15  # of L-BFGS for each C, at most
+HEADS = 8  # of multi-max
+
+
+class _OfDirections:
+    def penalty(self, parameters: Parameters) -> Tensor:
+        return parameters["directions"].square().sum(dim=(2, 3))
+
+
+class Attention(_OfDirections):
+    """Weights of tokens by a query of their own."""
+
+    def start(self, coefficient: Tensor, intercept: Tensor, seed: int) -> Parameters:
+        return {"directions": torch.stack([coefficient, torch.zeros_like(coefficient)], dim=3), "intercept": intercept}
+
+    def logits(self, z: Tensor, parameters: Parameters, prompt: Tensor, prompts: int) -> Tensor:
+        said, asked = z.unbind(dim=3)
+        return averaged(said, asked, prompt, prompts) + parameters["intercept"]
+
+
+class Softmax(_OfDirections):
+    """Weights of tokens by the score that is averaged."""
+
+    def start(self, coefficient: Tensor, intercept: Tensor, seed: int) -> Parameters:
+        sharpness = torch.zeros_like(intercept)
+        return {"directions": coefficient[..., None].clone(), "sharpness": sharpness, "intercept": intercept}
+
+    def logits(self, z: Tensor, parameters: Parameters, prompt: Tensor, prompts: int) -> Tensor:
+        said = z[..., 0]
+        return averaged(said, parameters["sharpness"] * said, prompt, prompts) + parameters["intercept"]
+
+
+class MultiMax:
+    """The mean of one score, and weighted maxima of others."""
+
+    def start(self, coefficient: Tensor, intercept: Tensor, seed: int) -> Parameters:
+        width = coefficient.shape[2]
+        drawn = np.random.default_rng(seed).normal(size=(width, HEADS)) / np.sqrt(width)
+        heads = torch.from_numpy(drawn).float().expand(*coefficient.shape, HEADS)
+        nothing = torch.zeros(*intercept.shape, HEADS)
+        return {
+            "directions": torch.cat([coefficient[..., None], heads], dim=3),
+            "gains": nothing,
+            "intercept": intercept,
+        }
+
+    def logits(self, z: Tensor, parameters: Parameters, prompt: Tensor, prompts: int) -> Tensor:
+        said, heads = z[..., 0], z[..., 1:]
+        mean = averaged(said, torch.zeros_like(said), prompt, prompts)
+        return mean + (parameters["gains"] * largest(heads, prompt, prompts)).sum(dim=3) + parameters["intercept"]
+
+    def penalty(self, parameters: Parameters) -> Tensor:
+        return parameters["directions"][..., 0].square().sum(dim=2) + parameters["gains"].square().sum(dim=2)
+
+
+def averaged(values: Tensor, logits: Tensor, prompt: Tensor, prompts: int) -> Tensor:
+    """Average values of tokens (T, ...) over each prompt, (prompts, ...), with weights softmax(logits)."""
+    weight = (logits - largest(logits.detach(), prompt, prompts)[prompt]).exp()
+    total = torch.zeros(prompts, *values.shape[1:])
+    return total.index_add(0, prompt, weight * values) / total.index_add(0, prompt, weight)
+
+
+def largest(values: Tensor, prompt: Tensor, prompts: int) -> Tensor:
+    """Take the largest of values of tokens (T, ...) in each prompt, (prompts, ...)."""
+    place = prompt.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
+    return torch.full((prompts, *values.shape[1:]), -torch.inf).scatter_reduce(0, place, values, "amax")
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Token activations of all prompts, x = (activation - centre) projection.
+class TokenArm:
+    """A probe on tokens; fitted in the balanced setting alone."""
 
-    x (T, c); prompt (T): which of the N prompts each token is of; centre (width), projection (width, c).
-    """
-
-    x: Tensor
-    prompt: Tensor
-    prompts: int
-    centre: Tensor
-    projection: Tensor
-
-
-class Attention:
-    """The arm `attention`; fitted in the balanced setting alone."""
-
-    name = "attention"
+    name: str
+    form: Form
 
     def is_for(self, task: Task) -> bool:
         return task.setting == FULL
 
     def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
-        """views["tokens"]: a function that makes Tokens of the rows whose components are taken."""
-        tokens: Tokens = views["tokens"](task.train)
-        c_grid = sorted(fitting.c_grid)
-        found: list[list[float]] = []
-        for inside, outside in folds_of(task, groups, fitting):
-            path = [
-                _logits(tokens, fitted) for fitted in _path(tokens, task.train[inside], task.labels[inside], c_grid)
-            ]
-            found.append([value_of("auroc", task.labels[outside], z[task.train[outside]]) for z in path])
-        if np.isnan(found).all():
-            raise UserError("every fold has only one class: lower probe.folds, or use more data")
-        means = np.nanmean(found, axis=0).round(6)
-        best = int(means.argmax())  # of equals the most regularised
-        *_, fitted = _path(tokens, task.train, task.labels, c_grid[: best + 1])
-        choices = {"C": c_grid[best], "cv_auroc": round(float(means[best]), 4), "train_prompts": len(task.train)}
-        weights = dict(zip(("query", "coefficient"), fitted[0].T.numpy(), strict=True))
-        weights |= {"intercept": fitted[1].numpy(), "projection": tokens.projection.numpy()}
-        weights["input_offset"] = tokens.centre.numpy()
-        yield Scored(expit(_logits(tokens, fitted)), choices, weights)
+        """views["tokens"]: the prompts' Tokens."""
+        found = descend(self.form, {"tokens": views["tokens"]}, task, groups, fitting)
+        choices = {
+            "C": found.c,
+            "C_tried": found.c_tried,
+            "steps": found.steps,
+            "cv_auroc": round(found.cv_auroc, 4),
+            "train_prompts": len(task.train),
+        }
+        yield Scored(expit(found.logits), choices, found.weights, out_of_fold=found.out_of_fold)
 
 
-def _path(
-    tokens: Tokens, rows: np.ndarray, labels: np.ndarray, c_grid: Sequence[float]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Query and coefficient (c, 2), and intercept (1), fitted on `rows` for ascending C, each started from the last."""
-    inside = torch.zeros(tokens.prompts, dtype=torch.bool)
-    inside[torch.from_numpy(rows)] = True
-    mask = inside[tokens.prompt]
-    x, prompt = tokens.x[mask], tokens.prompt[mask]
-    target = torch.zeros(tokens.prompts)
-    target[torch.from_numpy(rows)] = torch.from_numpy(labels).float()
-    start = np.zeros(2 * x.shape[1] + 1)
-    for c in c_grid:
-
-        def loss(flat: np.ndarray, c: float = c) -> tuple[float, np.ndarray]:
-            variables = torch.from_numpy(flat).float().requires_grad_()
-            logits = _attend(x, prompt, tokens.prompts, *_parts(variables))[inside]
-            fitted = torch.nn.functional.binary_cross_entropy_with_logits(logits, target[inside], reduction="sum")
-            value = c * fitted + variables[:-1].square().sum() / 2
-            value.backward()
-            assert variables.grad is not None
-            return value.item(), variables.grad.double().numpy()
-
-        # not torch's own L-BFGS: importing it takes as long as all of this
-        start = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x
-        yield _parts(torch.from_numpy(start).float())
-
-
-def _parts(variables: Tensor) -> tuple[Tensor, Tensor]:
-    """Query and coefficient (c, 2), and intercept (1)."""
-    return variables[:-1].unflatten(0, (-1, 2)), variables[-1:]
-
-
-def _logits(tokens: Tokens, fitted: tuple[Tensor, Tensor]) -> np.ndarray:
-    """Of all prompts (N), float64."""
-    return _attend(tokens.x, tokens.prompt, tokens.prompts, *fitted).double().numpy()
-
-
-def _attend(x: Tensor, prompt: Tensor, prompts: int, query_weight: Tensor, bias: Tensor) -> Tensor:
-    asked, said = (x @ query_weight).unbind(dim=1)
-    largest = torch.full((prompts,), -torch.inf).scatter_reduce(0, prompt, asked.detach(), "amax")
-    weight = (asked - largest[prompt]).exp()
-    total = torch.zeros(prompts).index_add(0, prompt, weight)
-    return torch.zeros(prompts).index_add(0, prompt, weight * said) / total.clamp_min(1e-12) + bias
-
-
-ARMS = [Attention()]
+ARMS = [TokenArm("attention", Attention()), TokenArm("softmax", Softmax()), TokenArm("multi-max", MultiMax())]

@@ -49,6 +49,12 @@ def written(folder: Path, prompts: Prompts, tasks: list[TaskId] | None = None) -
     return folder / "scores.parquet", expected
 
 
+def test_a_table_of_no_arm_is_read_as_none(tmp_path: Path) -> None:
+    prompts, _ = made(50, 0)
+    write_table(tmp_path / "scores.parquet", SCORES.empty_table())
+    assert read_scores([tmp_path / "scores.parquet"], {0: prompts}) == {}
+
+
 def test_arms_have_names_for_people_metrics_and_folders() -> None:
     assert [str(arm) for arm in ARMS] == [
         "tfidf",

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from probe_data import HOW, full_task, made
 from scipy import sparse
 from scipy.special import expit
@@ -16,7 +15,6 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from pipeline.core.errors import UserError
 from pipeline.judging.settings import SHUFFLED, Balancing
-from pipeline.probes.arms.attention import Attention, Tokens
 from pipeline.probes.arms.k_sparse import Components
 from pipeline.probes.fit import Fitting, fit
 from pipeline.probes.logistic import Features, logistic
@@ -161,27 +159,3 @@ def test_folds_need_enough_groups() -> None:
     task = full_task(prompts)
     with pytest.raises(UserError, match=r"probe\.folds = 3"):
         fit({"mean": features}, Model(StandardScaler), task, np.array(["same"] * 80), HOW)
-
-
-def test_attention_finds_the_token_that_tells() -> None:
-    """Each prompt has ten tokens of noise, and one marked token whose sign is the label: their mean says little."""
-    prompts, _ = made(400, 0)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 11, 6)).astype(np.float32)
-    x[:, 3, 0] = 8
-    x[:, 3, 1] = 2 * np.where(prompts.labels, 1, -1)
-    tokens = Tokens(
-        torch.from_numpy(x.reshape(-1, 6)), torch.arange(400).repeat_interleave(11), 400, torch.zeros(6), torch.eye(6)
-    )
-    task = full_task(prompts)
-    (attention,) = Attention().scores({"tokens": lambda rows: tokens}, task, prompts.groups, HOW)
-    mean = fit({"mean": x.mean(1)}, Model(StandardScaler), task, prompts.groups, HOW)[None]
-    truth = prompts.labels[prompts.test]
-    by_attention = reference.roc_auc_score(truth, attention.probabilities[prompts.test])
-    by_mean = reference.roc_auc_score(truth, mean.fitted.probabilities(x.mean(1))[prompts.test])
-    assert by_attention > 0.97 > by_mean + 0.1
-    w = attention.weights
-    projected = (x - w["input_offset"]) @ w["projection"]
-    looked_at = torch.from_numpy(projected @ w["query"]).softmax(dim=1).numpy()
-    logits = (looked_at * (projected @ w["coefficient"])).sum(axis=1) + w["intercept"]
-    assert expit(logits) == pytest.approx(attention.probabilities, abs=1e-5)

@@ -24,11 +24,11 @@ from pipeline.core.errors import UserError
 from pipeline.judging.settings import SHUFFLED, Balancing, balanced
 from pipeline.probes.arms.texts import Texts
 from pipeline.probes.arms.tfidf import Tfidf
+from pipeline.probes.inputs import Tokens, means
 from pipeline.probes.models import BestColumns
 from pipeline.probes.processes import in_processes
 from pipeline.probes.stability import stability
 from pipeline.probes.task import tasks
-from pipeline.probes.token_features import reduced_tokens
 from pipeline.prompts.table import Prompts, read_prompts
 from pipeline.sae.model import Sae
 from pipeline.sae.untrained import untrained_like
@@ -140,15 +140,22 @@ def test_stability_tells_signal_from_noise() -> None:
     assert 0 < found["jaccard"] < 0.9
 
 
-def test_an_untrained_sae_has_the_l0_of_the_trained_one() -> None:
+def test_each_latent_of_an_untrained_sae_fires_as_often_as_one_of_the_trained() -> None:
     generator = torch.Generator().manual_seed(0)
     acts = torch.randn(3000, 16, generator=generator) + 2
-    sae = untrained_like(
-        Sae("topk", {n: torch.randn(s, generator=generator) for n, s in SHAPES.items()}, k=5), acts, seed=0
-    )
+    trained = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    trained["b_enc"] = torch.linspace(-30, 30, 64)  # from latents that never fire to some that always do
+    sae = Sae("standard", trained)
+    untrained = untrained_like(sae, acts, seed=0)
+
+    def density(of: Sae, x: torch.Tensor) -> np.ndarray:
+        return (of.encode(x) > 0).float().mean(0).numpy()
+
+    assert density(sae, acts).min() == 0 and density(sae, acts).max() == 1
+    assert density(untrained, acts) == pytest.approx(density(sae, acts), abs=0.002)
     again = torch.randn(3000, 16, generator=generator) + 2
-    assert (sae.encode(acts) > 0).sum(1).float().mean() == pytest.approx(5, abs=0.3)
-    assert (sae.encode(again) > 0).sum(1).float().mean() == pytest.approx(5, abs=0.5)
+    assert density(untrained, again) == pytest.approx(density(sae, again), abs=0.05)
+    assert not torch.equal(untrained.encode(acts), sae.encode(acts))
 
 
 SHAPES: dict[str, Any] = {"W_enc": (16, 64), "b_enc": 64, "W_dec": (64, 16), "b_dec": 16}
@@ -183,13 +190,31 @@ def test_encoded_features_are_sparse_and_pooled_after_encoding(store: Activation
     np.testing.assert_allclose(features["dense"]["mean"][1], rows[4:6].mean(0))
 
 
-def test_tokens_are_reduced_by_what_train_tokens_are_like(store: ActivationStore) -> None:
-    tokens = reduced_tokens(store, ["p01", "p00"])(np.array([1]))
-    assert tokens.prompt.tolist() == [1, 1, 0, 0], "those that count, in the order of the store"
-    assert tokens.x[:2].mean(0).abs().max() < 1e-4 and tokens.x[:2].square().mean() == pytest.approx(1, abs=1e-3)
+def test_tokens_are_those_that_count_of_the_prompts_asked_for(store: ActivationStore) -> None:
+    rows = everything(store)
+    tokens = Tokens(store, ["p02", "p01", "p00"])
+    x, prompt = tokens.of(np.array([2, 1]))
+    assert {int(number): x[prompt == number].tolist() for number in prompt} == {
+        0: rows[1:3].tolist(),
+        1: rows[4:6].tolist(),
+    }
+    pooled_means = pooled(store, ["p02", "p01", "p00"], ["mean"], lambda x: {"dense": x})["dense"]["mean"]
+    np.testing.assert_allclose(means(tokens, np.arange(3)), pooled_means)
+
+
+def test_a_prompt_of_which_no_token_counts_is_zero_as_in_pooling(tmp_path: Path) -> None:
+    """Since all of its tokens are outliers."""
+    rows = torch.ones(8, 3)
+    rows[:2] = 1e4
+    token_ids = [np.array([1, 2]), np.array([1, 2, 3, 4, 5, 6])]
+    store = written_store(tmp_path, "mlp_out.0", token_ids, [rows], special=99)
+    x, prompt = Tokens(store, ["p00", "p01"]).of(np.array([0, 1]))
+    assert x[prompt == 0].tolist() == [[0, 0, 0]] and x[prompt == 1].tolist() == [[1, 1, 1]] * 5
 
 
 def test_a_prompt_without_activations_is_told(store: ActivationStore) -> None:
+    with pytest.raises(UserError, match="no activations of prompt zzz"):
+        Tokens(store, ["p00", "zzz"])
     with pytest.raises(UserError, match="no activations of prompt zzz"):
         pooled(store, ["p00", "zzz"], ["mean"], lambda x: {"dense": x})
 
