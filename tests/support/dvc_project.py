@@ -83,7 +83,7 @@ def make_project(folder: Path) -> None:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("the project")
     script = project.run("runs/local.sh", "prompts.csv", str(folder / "lm"), "-S", "evaluate.resamples=120")
-    assert len(re.findall("Running stage", script)) == 18
+    assert len(re.findall("Running stage", script)) == 19
     params = load_yaml(project.folder / "params.yaml")
     assert params["model"] | {"source": "local", "path": str(folder / "lm")} == params["model"]
     assert params["evaluate"]["resamples"] == 120
