@@ -50,8 +50,13 @@ def signed(value: float | None) -> str:
     return figure(value, "{:+.3f}")
 
 
-def verdict(difference: dict[str, float]) -> str:
-    """What the figures allow to say of one arm beside another: better, worse, or neither shown."""
+def verdict(difference: Mapping[str, Any]) -> str:
+    """What the figures allow to say of one arm beside another: better, worse, or neither shown.
+
+    Of a declared contrast it is the verdict after correction for their number, of another difference its interval.
+    """
+    if "verdict" in difference:
+        return {"better": "better than", "worse": "worse than"}.get(difference["verdict"], "not shown to differ from")
     if difference["low"] > 0:
         return "better than"
     if difference["high"] < 0:

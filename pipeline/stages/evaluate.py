@@ -22,6 +22,8 @@ from pipeline.stages.clean_up import remove_left_overs
 from pipeline.stages.prompts import prompts_of_seeds
 from pipeline.stages.run import run_stage
 
+FOUND = 0.6  # cross-validated AUROC from which C matters; near chance any is as good
+
 
 def main() -> None:
     params = read("probe", ProbeParams)
@@ -56,9 +58,10 @@ def _stability(points: Sequence[str], variants: Sequence[str]) -> dict[str, Any]
 
 
 def _c_at_edge() -> dict[str, Any]:
-    """How many classifiers there are, and those whose best C is at the edge of what may be tried."""
+    """How many classifiers there are, and those that found something, but with a C at the edge of what may be tried."""
     folders = sorted(file.parent for file in paths.PROBES.rglob("probe.json"))
-    at_edge = [folder for folder in folders if choices_of(folder).get("C_at_edge")]
+    chosen = {folder: choices_of(folder) for folder in folders}
+    at_edge = [folder for folder, each in chosen.items() if each.get("C_at_edge") and each["cv_auroc"] > FOUND]
     return {
         "classifiers": len(folders),
         "at_edge": [folder.relative_to(paths.PROBES).as_posix() for folder in at_edge],

@@ -217,6 +217,12 @@ def test_the_answer_says_no_more_than_the_interval_allows() -> None:
     assert verdict({"low": -0.001, "high": 0.1}) == verdict({"low": 0.0, "high": 0.0}) == "not shown to differ from"
 
 
+def test_the_answer_of_a_declared_contrast_is_that_after_correction() -> None:
+    clear = {"low": 0.001, "high": 0.1}
+    assert verdict(clear | {"verdict": "not shown"}) == "not shown to differ from"
+    assert verdict(clear | {"verdict": "better"}) == "better than" and verdict({"verdict": "worse"}) == "worse than"
+
+
 def test_the_front_page_names_params_that_differ_from_the_default(report: Path) -> None:
     page = (report / "index.html").read_text()
     page = re.sub(r"</?code>", "", page)
