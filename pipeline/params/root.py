@@ -39,12 +39,11 @@ class Params(Section):
     def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{PARAMS_FILE}: seeds = {self.seeds} is not allowed: name each seed once")
-        for key, cluster in (("probe.target", self.probe.target), ("sae.target", self.sae.target)):
-            if cluster >= len(self.data.clusters):
-                raise UserError(
-                    f"{PARAMS_FILE}: {key} = {cluster} is not allowed: data.clusters names clusters "
-                    f"0..{len(self.data.clusters) - 1}"
-                )
+        if self.probe.target >= len(self.data.clusters):
+            raise UserError(
+                f"{PARAMS_FILE}: probe.target = {self.probe.target} is not allowed: data.clusters names clusters "
+                f"0..{len(self.data.clusters) - 1}"
+            )
         if self.sae.train_on != "all" and self.sae.target != self.probe.target:
             raise UserError(
                 f"{PARAMS_FILE}: sae.target = {self.sae.target} is not allowed: with sae.train_on = "
