@@ -57,23 +57,22 @@ class GroupErrors:
         Resamples without both classes (nan) are left out. The degrees of freedom are the effective number of groups
         less one (Carter, Schnepel & Steigerwald 2017); infinite where there are not two.
         """
-        error = self._error(values)
-        if error == 0:
-            return 0.0
-        return error * float(student.ppf((1 + confidence) / 2, self.groups - 1)) if self._are_enough() else np.inf
+        if not self._are_enough():
+            return np.inf
+        return self._error(values) * float(student.ppf((1 + confidence) / 2, self.groups - 1))
 
     def p_value(self, difference: float, values: np.ndarray) -> float:
         """Return the two-sided p-value of a difference against 0, from its resampled values (R)."""
-        error = self._error(values)
         if difference == 0 or not self._are_enough():
             return 1.0
+        error = self._error(values)
         return float(2 * student.sf(abs(difference) / error, self.groups - 1)) if error else 0.0
 
     def _are_enough(self) -> bool:
         return self.groups >= 2 and np.isfinite(self.inflation)
 
     def _error(self, values: np.ndarray) -> float:
-        return float(np.nanstd(values, ddof=1)) * (self.inflation if np.isfinite(self.inflation) else 1.0)
+        return float(np.nanstd(values, ddof=1)) * self.inflation
 
     def interval(self, value: float, values: np.ndarray, confidence: float) -> tuple[float, float]:
         """Return the interval of a metric between 0 and 1, symmetric in its logit, so that it stays inside.

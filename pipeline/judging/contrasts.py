@@ -14,6 +14,7 @@ from pipeline.judging.scores import TaskId
 from pipeline.judging.settings import FULL
 
 TEST_PROMPTS, SPLITS_AND_SEEDS = "test prompts", "splits, seeds of SAEs and probes"
+TINY = 1e-12  # of a standard error
 BEST_DENSE = "best dense"  # by cross-validation, of all that read the activations at the point and no SAE
 
 
@@ -56,7 +57,7 @@ def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float], confi
         if name == BEST_DENSE:
             return best
         same = [ArmId(name), ArmId(name, sae.points), ArmId(name, sae.points, sae.variant)]
-        return next(arm for arm in same if arm in board.arms)
+        return next((arm for arm in same if arm in board.arms), same[-1])
 
     found: dict[str, Any] = {}
     for name, contrast in CONTRASTS.items():
@@ -90,14 +91,18 @@ def over_seeds(values: Sequence[float], test_to_train: float, confidence: float)
     values times 1 / n + test_to_train, not 1 / n, and the interval Student's t with n - 1 degrees of freedom (Nadeau &
     Bengio 2003, "Inference for the Generalization Error").
 
+    Values that do not differ at all say nothing of their variance: then the interval is all that can be.
+
     Args:
         values: one for each of the n splits, two at least.
         test_to_train: prompts of test for each prompt of train.
     """
     mean, count = float(np.mean(values)), len(values)
     error = float(np.std(values, ddof=1)) * (1 / count + test_to_train) ** 0.5
+    if error < TINY:
+        return {"difference": mean, "low": -1.0, "high": 1.0, "p_value": 1.0}
     margin = error * float(student.ppf((1 + confidence) / 2, count - 1))
-    p_value = float(2 * student.sf(abs(mean) / error, count - 1)) if error else float(mean == 0)
+    p_value = float(2 * student.sf(abs(mean) / error, count - 1))
     return {"difference": mean, "low": mean - margin, "high": mean + margin, "p_value": p_value}
 
 

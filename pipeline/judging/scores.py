@@ -42,6 +42,13 @@ class TaskId(NamedTuple):
     seed: int
 
 
+class ByArm(dict[ArmId, np.ndarray]):
+    """What is known of each arm. Raise UserError when nothing is."""
+
+    def __missing__(self, arm: ArmId) -> np.ndarray:
+        raise UserError(f"there are no scores of {arm}: run 'dvc repro' to score it")
+
+
 Scores = dict[TaskId, dict[ArmId, np.ndarray]]  # of the scored prompts (n), float64
 
 
@@ -112,7 +119,7 @@ def read_scores(
             raise UserError(
                 f"the scores of {block.arm} are not of the test prompts: run 'dvc repro' to score them again"
             )
-        block.add_to(found.setdefault(block.task, {}))
+        block.add_to(found.setdefault(block.task, ByArm()))
     return found
 
 
@@ -127,7 +134,7 @@ def read_out_of_fold(
     """
     found: dict[TaskId, OutOfFold] = {}
     for block in _read(files, prompts_by_seed, wanted, "logit", of_train=True):
-        of_task = found.setdefault(block.task, OutOfFold(block.rows, {}))
+        of_task = found.setdefault(block.task, OutOfFold(block.rows, ByArm()))
         known = (block.rows >= 0).all() and prompts_by_seed[block.task.seed].train[block.rows].all()
         if not known or not np.array_equal(block.rows, of_task.rows):
             raise UserError(
@@ -173,6 +180,8 @@ def _read(
             raise FileError(f"{file} lacks columns of a table of scores", "score again")
         is_train = pc.equal(table["split"].cast(pa.string()), "train")
         table = table.filter(is_train if of_train else pc.invert(is_train))
+        if table.schema.field("prompt_id").type != _NAME or table["prompt_id"].null_count:
+            raise FileError(f"{file} has prompt_id in another form than a table of scores", "score again")
         prompt_ids, values = table["prompt_id"].combine_chunks(), table[column].to_numpy()
         codes, names = prompt_ids.indices.to_numpy(), prompt_ids.dictionary.to_pylist()
         row_of_code = {seed: np.array([rows.get(name, -1) for name in names]) for seed, rows in row_of.items()}
@@ -180,7 +189,15 @@ def _read(
         for task, arm, span in _blocks(table):
             if wanted(task, arm):
                 rows = row_of_code.get(task.seed, unknown)[codes[span]]
-                yield _Block(file, task, arm, rows, values[span].astype(np.float64))
+                yield _Block(file, task, arm, rows, _numbers(file, arm, column, values[span]))
+
+
+def _numbers(file: Path, arm: ArmId, column: str, values: np.ndarray) -> np.ndarray:
+    """Return the values (n) as float64. Raise FileError unless all are numbers, scores from 0 to 1."""
+    least, most = (0.0, 1.0) if column == "score" else (-np.inf, np.inf)
+    if values.dtype != np.float32 or not (np.isfinite(values) & (values >= least) & (values <= most)).all():
+        raise FileError(f"{file}: a {column} of {arm} is none that can be", "score again")
+    return values.astype(np.float64)
 
 
 def _blocks(table: pa.Table) -> Iterator[tuple[TaskId, ArmId, slice]]:

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from pipeline.core.files import write_table
+from pipeline.judging.scores import ByArm
 from pipeline.params.base import read
 from pipeline.params.probe import ProbeParams
 from pipeline.probes.arms.stacked import Logits, read_logits, stacks
@@ -24,7 +25,7 @@ def main() -> None:
     def views(some: Prompts) -> Logits:
         row_of = {prompt_id: row for row, prompt_id in enumerate(prompts_by_seed[some.seed].ids)}
         rows = [row_of[prompt_id] for prompt_id in some.ids]
-        return {arm: logits[rows] for arm, logits in logits_by_seed[some.seed].items()}
+        return ByArm((arm, logits[rows]) for arm, logits in logits_by_seed[some.seed].items())
 
     tables = []
     for together in [[point] for point in points] + [points] * (len(points) > 1):

@@ -145,7 +145,7 @@ def test_the_figures_of_the_front_door_are_those_of_the_committed_run() -> None:
         f"| {summary['dense_auroc']} | {dense['difference']} ({dense['low']} to {dense['high']}) |",
         f"| {summary['sae_auroc']} | {latents['difference']} ({latents['low']} to {latents['high']}) |",
         f"SAE minus dense is {paired['difference']} ({paired['low']} to {paired['high']}, p = {paired['p_value']}).",
-        f"one of {len(verdicts)} differences that were declared beforehand; corrected for their number, {shown} are shown to",
+        f"one of {len(verdicts)} differences that were declared beforehand; corrected for their number, {shown} are",
         f"`{summary['sae_point']}`",
         f"on {summary['test_prompts']} test\nprompts of which {summary['test_targets']} are of the target",
     ):

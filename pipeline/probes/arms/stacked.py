@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.core.errors import UserError
 from pipeline.judging.arm import ArmId
-from pipeline.judging.scores import TaskId, read_out_of_fold, read_scores, scored_rows
+from pipeline.judging.scores import ByArm, TaskId, read_out_of_fold, read_scores, scored_rows
 from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Arm
 from pipeline.probes.models import Model
@@ -73,7 +73,7 @@ def read_logits(files: Sequence[Path], prompts: Prompts) -> dict[ArmId, np.ndarr
     wanted = partial(_is_part, task)
     scored = read_scores(files, seed, wanted, "logit").get(task, {})
     learned = read_out_of_fold(files, seed, wanted)
-    logits = {}
+    logits = ByArm()
     for arm, of_scored in scored.items():
         if task not in learned or arm not in learned[task].logits:
             raise UserError(f"there are no out-of-fold logits of {arm}: run 'dvc repro' to fit it again")

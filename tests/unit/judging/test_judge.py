@@ -127,6 +127,7 @@ def test_intervals_stay_between_0_and_1_and_are_wide_where_nothing_is_known() ->
     assert errors.interval(0.0, np.zeros(500), 0.95) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
     alone = GroupErrors.of(np.array([True] * 5 + [False] * 5), np.array(["a"] * 5 + [*"bcdef"]))
     assert alone.interval(0.8, np.linspace(0.7, 0.9, 99), 0.95) == (0.0, 1.0)
+    assert alone.interval(0.8, np.full(99, 0.8), 0.95) == (0.0, 1.0), "however alike the resamples are"
     assert alone.p_value(0.2, np.linspace(0.1, 0.3, 99)) == 1, "one group of targets says nothing of others"
 
 

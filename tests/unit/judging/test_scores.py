@@ -181,3 +181,22 @@ def test_a_seed_without_scores_is_told(tmp_path: Path) -> None:
             resamples=100,
             confidence=0.9,
         )
+
+
+@pytest.mark.parametrize(("column", "value"), [("score", np.nan), ("score", 1.5), ("score", np.inf), ("logit", np.nan)])
+def test_values_that_no_arm_gives_are_refused(column: str, value: float, tmp_path: Path) -> None:
+    prompts, _ = made(60, 0)
+    file, _ = written(tmp_path, prompts)
+    table = pq.read_table(file)
+    values = table[column].to_numpy().copy()
+    values[3] = value
+    write_table(file, table.set_column(table.column_names.index(column), column, pa.array(values)))
+    with pytest.raises(UserError, match=f"scores.parquet: a {column} of tfidf is none that can be"):
+        read_scores([file], {0: prompts}, column=column)  # type: ignore[arg-type]
+
+
+def test_an_arm_without_scores_is_told(tmp_path: Path) -> None:
+    prompts, _ = made(60, 0)
+    file, _ = written(tmp_path, prompts)
+    with pytest.raises(UserError, match=r"there are no scores of rbf @ resid_post\.2: run 'dvc repro'"):
+        read_scores([file], {0: prompts})[FULL][ArmId("rbf", ("resid_post.2",))]
