@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from pipeline.core.statistics import effective_number
+
 
 def group_resamples(groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return how often each prompt is in each resample, int64 (resamples, N).
@@ -23,12 +25,6 @@ def group_resamples(groups: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.asarray(draws[:, member])
 
 
-def effective_number(sizes: np.ndarray) -> float:
-    """Return the number of equal groups that would be as informative: (sum of sizes)^2 / sum of squares (Kish 1965)."""
-    sizes = np.asarray(sizes, dtype=np.float64)
-    return float(sizes.sum() ** 2 / np.square(sizes).sum()) if len(sizes) else 0.0
-
-
 @dataclass(frozen=True)
 class GroupErrors:
     """How far standard errors of a bootstrap over groups can be believed."""
@@ -36,8 +32,9 @@ class GroupErrors:
     groups: float
     """The effective number of groups, in the class where it is smaller."""
     inflation: float
-    """Factor of the standard errors. The part of the variance that a mean over groups takes away from their
-    deviations: 1 / (1 - 2 sum p^3 / sum p^2 + sum p^2) for groups with shares p (Bell & McCaffrey 2002)."""
+    """Factor of the standard errors. A mean over groups takes away a part of the variance of their deviations from it;
+    the variance is to be multiplied by 1 / (1 - 2 sum p^3 / sum p^2 + sum p^2) for groups with shares p (Bell &
+    McCaffrey 2002), and the standard error by the root of that."""
 
     @classmethod
     def of(cls, labels: np.ndarray, groups: np.ndarray) -> "GroupErrors":

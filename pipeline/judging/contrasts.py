@@ -39,16 +39,16 @@ CONTRASTS = {
 }
 
 
-def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float], confidence: float) -> dict[str, Any]:
+def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float]) -> dict[str, Any]:
     """Compare the arms of CONTRASTS, paired.
 
     Args:
         sae: the SAE's arm; the others are at its point and, where they have one, of its variant.
         dense: cross-validated AUROC of the dense arms of any kind at its point.
-        confidence: 1 minus how often one or more of the family may be said to differ when none does.
 
     Returns: by name, `arm` and `baseline` as people call them, the difference with its interval, `p_value`, `p_holm`
-        and the verdict that this gives: `better`, `worse` or `not shown`. `includes` says what the interval is of:
+        and the verdict that this gives: `better`, `worse` or `not shown`. When no arms differ, one or more are said to
+        with a chance of 1 minus the board's confidence at most. `includes` says what the interval is of:
         other test prompts; or, with several seeds, other splits and other seeds of SAEs and probes (`over_seeds`).
     """
     best = max(dense, key=lambda arm: dense[arm])
@@ -62,26 +62,26 @@ def contrasts(board: Scoreboard, sae: ArmId, dense: Mapping[ArmId, float], confi
     found: dict[str, Any] = {}
     for name, contrast in CONTRASTS.items():
         arm, baseline = arm_of(contrast.arm), arm_of(contrast.baseline)
-        found[name] = {"arm": str(arm), "baseline": str(baseline)} | _difference(board, arm, baseline, confidence)
+        found[name] = {"arm": str(arm), "baseline": str(baseline)} | _difference(board, arm, baseline)
     for each, adjusted in zip(found.values(), holm([each["p_value"] for each in found.values()]), strict=True):
-        shown = adjusted <= 1 - confidence
+        shown = adjusted <= 1 - board.judge.confidence
         verdict = ("better" if each["difference"] > 0 else "worse") if shown else "not shown"
         each |= {"p_holm": adjusted, "verdict": verdict}
     return found
 
 
-def _difference(board: Scoreboard, arm: ArmId, baseline: ArmId, confidence: float) -> dict[str, Any]:
+def _difference(board: Scoreboard, arm: ArmId, baseline: ArmId) -> dict[str, Any]:
     if len(board.prompts_by_seed) == 1:
         scores = (board.arms[each][board.balanced] for each in (arm, baseline))
         return board.judge.difference(*scores) | {"includes": TEST_PROMPTS}
     values, ratios = [], []
     for seed, prompts in board.prompts_by_seed.items():
         positions = board.balanced_positions(seed)
+        ratios.append(len(positions) / len(board.balanced_rows(seed, "train")))
         labels = prompts.labels[board.test_rows(seed)[positions]]
         first, second = (board.scores[TaskId(FULL, 0, seed)][each][positions] for each in (arm, baseline))
         values.append(value_of("auroc", labels, first) - value_of("auroc", labels, second))
-        ratios.append(prompts.test.sum() / prompts.train.sum())
-    return over_seeds(values, float(np.mean(ratios)), confidence) | {"includes": SPLITS_AND_SEEDS}
+    return over_seeds(values, float(np.mean(ratios)), board.judge.confidence) | {"includes": SPLITS_AND_SEEDS}
 
 
 def over_seeds(values: Sequence[float], test_to_train: float, confidence: float) -> dict[str, float]:
@@ -95,7 +95,7 @@ def over_seeds(values: Sequence[float], test_to_train: float, confidence: float)
 
     Args:
         values: one for each of the n splits, two at least.
-        test_to_train: prompts of test for each prompt of train.
+        test_to_train: prompts that are judged for each prompt that is learned from.
     """
     mean, count = float(np.mean(values)), len(values)
     error = float(np.std(values, ddof=1)) * (1 / count + test_to_train) ** 0.5

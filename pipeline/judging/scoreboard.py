@@ -1,6 +1,7 @@
 """The scores of all arms beside the prompts that they are of: what every comparison starts from."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -56,8 +57,11 @@ class Scoreboard:
 
     def balanced_positions(self, seed: int) -> np.ndarray:
         """The positions of the balanced test prompts of a seed."""
-        chosen = balanced(self.prompts_by_seed[seed], "test", self._balancing)
-        return np.searchsorted(self.test_rows(seed), chosen)
+        return np.searchsorted(self.test_rows(seed), self.balanced_rows(seed, "test"))
+
+    def balanced_rows(self, seed: int, side: Literal["train", "test"]) -> np.ndarray:
+        """The rows of the balanced prompts of a side among all prompts of a seed."""
+        return balanced(self.prompts_by_seed[seed], side, self._balancing)
 
     def judge_of(self, positions: np.ndarray) -> Judge:
         """A judge of some of the first seed's test prompts."""

@@ -7,7 +7,7 @@ cross-validation, with none at all among the choices. One product of a batch's v
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,12 @@ class Descended:
     """(n): logits of the training prompts, each by the fit of the folds that did not see it, float64."""
     weights: dict[str, np.ndarray]
     """The parameters by name, for vectors from which `offset` (width) is taken and which are divided by `scale`."""
+
+    def choices(self) -> dict[str, Any]:
+        """Return what was chosen, as an arm keeps it."""
+        return {"C": self.c, "C_tried": self.c_tried, "steps": self.steps, "cv_auroc": round(self.cv_auroc, 4)} | {
+            "train_prompts": len(self.out_of_fold)
+        }
 
 
 def descend(form: Form, inputs: Mapping[str, Inputs], task: Task, groups: np.ndarray, fitting: Fitting) -> Descended:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.errors import UserError
+from pipeline.core.statistics import effective_number
 from pipeline.prompts.draw import draw_key
 from pipeline.prompts.groups import Groups, group_prompts
 from pipeline.prompts.nearest import Nearest, nearest_train
@@ -22,10 +24,11 @@ def split_prompts(
     Args:
         prompts: columns prompt_id, prompt, source, cluster.
         test_fraction: share of the prompts of every (cluster, source) that goes to test, as nearly as whole groups
-        allow.
+            allow.
         seeds: one split for each.
         grouping: see `group_prompts`.
 
+    Raises: UserError when a side would have no prompts.
     Returns: a table in the order of `prompts`, and counts for the metrics, of the first seed. The table's columns are
         prompt_id: as in `prompts`.
         group: the smallest id of the prompts that stay together.
@@ -35,6 +38,8 @@ def split_prompts(
         nearest_SEED: the same for each further seed.
         template: the smallest id of the prompts with the same frame, null for a prompt of none.
     """
+    if not len(prompts):
+        raise UserError("no prompts are left to split: lower filter.min_chars, or use more data")
     rows = prompts.sort_by("prompt_id").to_pylist()
     found = group_prompts([row["prompt"] for row in rows], **grouping)
     ids = np.array([row["prompt_id"] for row in rows])
@@ -48,6 +53,7 @@ def split_prompts(
     counts: dict[str, Any] = {}
     for seed in seeds:
         test = np.isin(names, sorted(_draw_test_groups(members, test_fraction, seed)))
+        _check_sides(test, seed)
         nearest = nearest_train(found, test)
         suffix = "" if seed == seeds[0] else f"_{seed}"
         columns[f"split{suffix}"] = np.where(test, "test", "train")
@@ -57,6 +63,15 @@ def split_prompts(
     place = {prompt_id: row for row, prompt_id in enumerate(ids.tolist())}
     order = [place[prompt_id] for prompt_id in prompts["prompt_id"].to_pylist()]
     return pa.table(columns | last).take(order), counts
+
+
+def _check_sides(test: np.ndarray, seed: int) -> None:
+    for side, there in (("train", ~test), ("test", test)):
+        if not there.any():
+            raise UserError(
+                f"the split of seed {seed} leaves no prompts for {side}: use more data, change split.test_fraction, or "
+                "loosen what keeps prompts together (split.near_duplicate, same_words, template_words)"
+            )
 
 
 def _first_of(numbers: np.ndarray) -> np.ndarray:
@@ -96,9 +111,7 @@ def _counts(
                 str(cluster): _effective(names[test & (clusters == cluster)]) for cluster in np.unique(clusters)
             },
             "with_near_duplicate_in_train": int(nearest.is_near.sum()),
-            "nearest_train_quintiles": np.quantile(nearest.similarity[test], [0.2, 0.4, 0.6, 0.8]).tolist()
-            if test.any()
-            else [],
+            "nearest_train_quintiles": np.quantile(nearest.similarity[test], [0.2, 0.4, 0.6, 0.8]).tolist(),
         },
         "leak_of_a_random_split": _leak(names, int(test.sum()), seed),
         "test_share_by_cluster": _test_shares(rows, sides, "cluster"),
@@ -107,9 +120,8 @@ def _counts(
 
 
 def _effective(names: np.ndarray) -> float:
-    """Return how many groups of equal size weigh as much: the squared sum of their sizes by the sum of squares."""
-    sizes = np.unique(names, return_counts=True)[1]
-    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
+    """Return the effective number of groups of prompts with these groups."""
+    return effective_number(np.unique(names, return_counts=True)[1])
 
 
 def _leak(groups: np.ndarray, test_prompts: int, seed: int) -> dict[str, float]:

@@ -36,12 +36,15 @@ def main() -> None:
         **read("evaluate", EvaluateParams).model_dump(),
     )
     results = compare(board) | {"stability": _stability(points, variants)}
+    curves = {name: list(rows(board, results)) for name, (_, rows) in CURVES.items()}
     remove_left_overs(points, variants)  # not before there is something to show for it
     results["c_at_edge"] = _c_at_edge()
+    summary = _summary(board, results, points, variants)
+    # nothing is written before all of it is known
     write_metrics(paths.METRICS / "probes.json", results)
-    write_metrics(paths.METRICS / "summary.json", _summary(board, results, points, variants))
-    for name, (columns, rows) in CURVES.items():
-        write_rows(paths.PLOTS / f"{name}.csv", columns, rows(board, results))
+    write_metrics(paths.METRICS / "summary.json", summary)
+    for name, rows in curves.items():
+        write_rows(paths.PLOTS / f"{name}.csv", CURVES[name][0], rows)
 
 
 def _stability(points: Sequence[str], variants: Sequence[str]) -> dict[str, Any]:
@@ -109,9 +112,7 @@ def _summary(
         "sae_minus_dense": difference(board, sae, dense),
         "sae_minus_attention": balanced["sae"]["minus_attention"],
         "sae_minus_untrained": balanced["sae"]["minus_untrained"],
-        "contrasts": contrasts(
-            board, sae, _dense_at(board, sae.points[0]), read("evaluate", EvaluateParams).confidence
-        ),
+        "contrasts": contrasts(board, sae, _dense_at(board, sae.points[0])),
         "dense_minus_tfidf": balanced["dense"]["minus_tfidf"],
         "sae_minus_tfidf": balanced["sae"]["minus_tfidf"],
         "left_out_sources": {

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import SMALL, run_stage, run_stage_error, sample_rows, save_small_model, write_csv, write_params
 from sklearn.preprocessing import StandardScaler
+from small_run import POINT, VARIANT, run_stages, stages_of
 
 from pipeline.judging.settings import FULL
 from pipeline.probes.arms.base import Arm
@@ -24,18 +25,7 @@ from pipeline.probes.models import Model
 from pipeline.probes.task import Task
 from pipeline.prompts.table import Prompts
 
-POINT, VARIANT = "resid_post.1", "batch_topk"
-STAGES = [
-    *((name,) for name in ("download", "filter", "split", "fetch_model", "extract")),
-    ("train_sae", POINT, VARIANT),
-    ("measure_sae", POINT, VARIANT),
-    ("probe_text",),
-    ("probe_dense", POINT),
-    ("probe_sae", POINT, VARIANT),
-    ("probe_points",),
-    ("probe_stacked",),
-    ("evaluate",),
-]
+STAGES = [stage for stage in stages_of(POINT, VARIANT) if stage[0] not in ("explore", "intervene", "explain", "report")]
 
 
 def run(folder: Path, rows: list[dict[str, Any]], stages: list[tuple[str, ...]] = STAGES, **changes: Any) -> Any:
@@ -45,8 +35,7 @@ def run(folder: Path, rows: list[dict[str, Any]], stages: list[tuple[str, ...]] 
     if not (folder / "lm").exists():
         save_small_model(folder / "lm")
     write_params(folder, SMALL | changes)
-    for name, *items in stages:
-        run_stage(name, folder, *items)
+    run_stages(folder, stages)
     return [json.loads((folder / "metrics" / f"{name}.json").read_text()) for name in ("summary", "probes")]
 
 

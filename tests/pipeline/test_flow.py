@@ -13,20 +13,12 @@ import torch
 from helpers import SMALL, run_stage, sample_rows, write_csv, write_params
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
-from small_run import POINT, VARIANT
+from small_run import POINT, VARIANT, run_stages, stages_of
 
 from pipeline.judging.contrasts import CONTRASTS
 from pipeline.report.plots import PLOTS
 
-LATE = [
-    ("train_sae", POINT, VARIANT),
-    ("measure_sae", POINT, VARIANT),
-    ("probe_text",),
-    ("probe_dense", POINT),
-    ("probe_sae", POINT, VARIANT),
-    ("probe_points",),
-    ("probe_stacked",),
-]
+LEARNING = [stage for stage in stages_of(POINT, VARIANT) if stage[0].startswith(("train_", "measure_", "probe_"))]
 
 
 @pytest.fixture
@@ -222,8 +214,7 @@ def test_nothing_of_a_test_prompt_reaches_the_sae_or_a_probe(flow: Path, tmp_pat
     assert pq.read_table(folder / "data/scores/points.parquet").num_rows == 0, "there is one point"
     del scores[folder / "data/scores/points.parquet"]
 
-    for stage, *items in LATE:
-        run_stage(stage, folder, *items)
+    run_stages(folder, LEARNING)
     assert outputs(folder) == outputs(flow)
     assert all(file.read_bytes() != before for file, before in scores.items()), "the rubbish should have been scored"
 
@@ -235,8 +226,7 @@ def test_several_seeds_have_splits_and_saes_of_their_own_and_leave_the_first_one
     shutil.copytree(flow, folder)
     write_params(folder, SMALL | {"seeds": [0, 5]})
     run_stage("split", folder)
-    for stage, *items in LATE:
-        run_stage(stage, folder, *items)
+    run_stages(folder, LEARNING)
     run_stage("evaluate", folder)
     before, after = metrics(flow, "probes"), metrics(folder, "probes")
     spread = after.pop("seeds")

@@ -286,6 +286,7 @@ def judged(folder: Path) -> dict[str, Any]:
     run_stage("measure_sae", folder, POINT, VARIANT)
     run_stage("probe_dense", folder, POINT)
     run_stage("probe_sae", folder, POINT, VARIANT)
+    run_stage("probe_stacked", folder)
     run_stage("evaluate", folder)
     sae = json.loads((folder / f"metrics/sae/{POINT}/{VARIANT}.json").read_text())
     del sae["fidelity"]  # the model itself is run, and has none
@@ -306,9 +307,9 @@ def test_planted_tokens_move_no_figure_of_saes_and_probes(flow: Path, tmp_path: 
         plain, planted = found[None]["sae"][side], one["sae"][side]
         assert planted["fvu"] == pytest.approx(plain["fvu"], abs=0.03) and planted["l0"] == pytest.approx(4, abs=0.5)
     for arm in ("dense", "attention", f"sae_{VARIANT}", f"untrained_{VARIANT}"):
-        plain, planted = (each["probes"]["balanced"][POINT][arm]["auroc"] for each in (found[None], one))
-        # some tokens less, of which an arm that weighs tokens makes more, on a hundred test prompts
-        assert planted == pytest.approx(plain, abs=0.1), arm
+        # on all test prompts: the balanced ones are two thirds of them, too few for this bound
+        plain, planted = (each["probes"]["natural"][POINT][arm]["auroc"] for each in (found[None], one))
+        assert planted == pytest.approx(plain, abs=0.06), arm
 
 
 def test_measured_are_the_tokens_that_count(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import pytest
-from helpers import SMALL, run_stage, sample_rows, save_small_model, write_params
+from helpers import SMALL, sample_rows, save_small_model, write_params
+from small_run import run_stages, stages_of
 
 POINT, VARIANT = "resid_post.1", "batch_topk_of_a_name_that_is_longer_than_a_telephone_is_wide"
 BROWSE = f"browse/{POINT}/{VARIANT}"
@@ -73,16 +74,7 @@ def make_report(folder: Path) -> None:
         "sae.train": [VARIANT],
     }
     write_params(folder, SMALL | changes)
-    for stage in ("download", "filter", "split", "explore", "fetch_model", "extract"):
-        run_stage(stage, folder)
-    run_stage("train_sae", folder, POINT, VARIANT)
-    run_stage("measure_sae", folder, POINT, VARIANT)
-    run_stage("probe_text", folder)
-    run_stage("probe_dense", folder, POINT)
-    for stage in ("probe_sae", "intervene", "explain"):
-        run_stage(stage, folder, POINT, VARIANT)
-    for stage in ("probe_points", "probe_stacked", "evaluate", "report"):
-        run_stage(stage, folder)
+    run_stages(folder, stages_of(POINT, VARIANT))
 
 
 @contextmanager

@@ -105,14 +105,7 @@ class TokenArm:
     def scores(self, views: Any, task: Task, groups: np.ndarray, fitting: Fitting) -> Iterator[Scored]:
         """views["tokens"]: the prompts' Tokens."""
         found = descend(self.form, {"tokens": views["tokens"]}, task, groups, fitting)
-        choices = {
-            "C": found.c,
-            "C_tried": found.c_tried,
-            "steps": found.steps,
-            "cv_auroc": round(found.cv_auroc, 4),
-            "train_prompts": len(task.train),
-        }
-        yield Scored(expit(found.logits), choices, found.weights, out_of_fold=found.out_of_fold)
+        yield Scored(expit(found.logits), found.choices(), found.weights, out_of_fold=found.out_of_fold)
 
 
 ARMS = [TokenArm("attention", Attention()), TokenArm("softmax", Softmax()), TokenArm("multi-max", MultiMax())]

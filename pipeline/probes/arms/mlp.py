@@ -55,14 +55,7 @@ class Mlp:
         """views["dense"]: pooled activations of all prompts (N, width), by pooling."""
         inputs = {pooling: Vectors(matrix) for pooling, matrix in views["dense"].items()}
         found = descend(Perceptron(), inputs, task, groups, fitting)
-        choices = {
-            "pooling": found.pooling,
-            "C": found.c,
-            "C_tried": found.c_tried,
-            "steps": found.steps,
-            "cv_auroc": round(found.cv_auroc, 4),
-            "train_prompts": len(task.train),
-        }
+        choices = {"pooling": found.pooling} | found.choices()
         yield Scored(expit(found.logits), choices, found.weights, out_of_fold=found.out_of_fold)
 
 

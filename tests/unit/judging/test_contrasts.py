@@ -58,7 +58,7 @@ def test_contrasts_are_of_arms_at_the_point_and_of_the_variant_of_the_sae() -> N
             ArmId("words-dense-and-sae", (OTHER, POINT), VARIANT): 9.0,
         }
     )
-    found = contrasts(board, SAE, {ArmId("dense", (POINT,)): 0.7, attention: 0.9}, 0.95)
+    found = contrasts(board, SAE, {ArmId("dense", (POINT,)): 0.7, attention: 0.9})
     assert list(found) == list(CONTRASTS)
     assert {name: each["verdict"] for name, each in found.items()} == {
         "sae_minus_dense": "better",
@@ -90,7 +90,7 @@ def test_with_several_seeds_the_interval_includes_their_variance() -> None:
             SAE: (1.2 + 0.3 * (-1) ** seed) * labels + noise,
         } | {ArmId(name, points, variant): labels + noise for name, points, variant in OTHERS_OF_CONTRASTS}
     board = Scoreboard(scores, prompts_by_seed, balancing=Balancing("even", 2), resamples=100, confidence=0.95)
-    found = contrasts(board, SAE, {ArmId("dense", (POINT,)): 0.7}, 0.95)["sae_minus_dense"]
+    found = contrasts(board, SAE, {ArmId("dense", (POINT,)): 0.7})["sae_minus_dense"]
     assert found["includes"] == "splits, seeds of SAEs and probes"
     assert found["low"] < found["difference"] < found["high"]
     assert found["high"] - found["low"] > 2 * 0.05, "seeds are further apart than prompts"

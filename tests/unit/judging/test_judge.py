@@ -10,7 +10,8 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.judging.bootstrap import GroupErrors, effective_number, group_resamples
+from pipeline.core.statistics import effective_number
+from pipeline.judging.bootstrap import GroupErrors, group_resamples
 from pipeline.judging.judge import Judge
 from pipeline.judging.metrics import EDGE, METRICS, value_of
 

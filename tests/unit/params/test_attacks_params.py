@@ -136,7 +136,11 @@ VALUES: list[tuple[str, Any, str]] = [
     ("sae.variants.x\x1b[2Jy\nz", 3, r"sae.variants.x\\x1b\[2Jy z = .* is not allowed"),
     ("data.path", "https://example.org/prompts.csv", "data.path = .* is not allowed: it is an address"),
     ("model.path", "s3://bucket/model", "model.path = .* is not allowed: it is an address"),
-    ("data.path", "x" * 300, r"data.path = 'x* \.\.\. x*' is not allowed: it cannot be looked at"),
+    (
+        "data.path",
+        "x" * 300,
+        r"data.path = 'x* \.\.\. x*' is not allowed: it cannot be looked at \(File name too long\)",
+    ),
     ("data.path", "x" * 5000, r"data.path = 'x* \.\.\. x*' is not allowed: String should have at most 4096"),
     ("data.path", "a\0b", r"data.path = 'a\\x00b' is not allowed: it is no file's name"),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.errors import UserError
 from pipeline.prompts.groups import SMALL, Groups, group_prompts
 from pipeline.prompts.items import words_of
 from pipeline.prompts.split import split_prompts
@@ -287,3 +288,15 @@ def test_words_are_letters_marks_and_digits_of_any_script() -> None:
     ]  # fmt: skip
     assert words_of(" ?! ") == ["?!"]
     assert not re.search(r"\s", "".join(words_of("a\u00a0b\u3000c\td")))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        ([], "no prompts are left to split"),
+        (["the same prompt again"] * 50, "the split of seed 0 leaves no prompts for test: use more data"),
+    ],
+)
+def test_a_split_without_a_side_is_told(prompts: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        split(prompts)
