@@ -1,14 +1,16 @@
 """The scores of all arms beside the prompts that they are of: what every comparison starts from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
+from scipy.special import expit
 
 from pipeline.core.errors import UserError
 from pipeline.judging.arm import ArmId
+from pipeline.judging.calibration import platt
 from pipeline.judging.judge import Judge
-from pipeline.judging.scores import Scores, TaskId
+from pipeline.judging.scores import OutOfFold, Scores, TaskId
 from pipeline.judging.settings import FULL, Balancing, balanced
 from pipeline.prompts.table import Prompts
 
@@ -28,13 +30,19 @@ class Scoreboard:
     def __init__(
         self,
         scores: Scores,
+        out_of_fold: Mapping[TaskId, OutOfFold],
         prompts_by_seed: dict[int, Prompts],
         *,
         balancing: Balancing,
         resamples: int,
         confidence: float,
     ) -> None:
-        """prompts_by_seed: the main seed first; the others: see `pipeline.judging.settings.balanced` and Judge.
+        """Put scores and prompts together.
+
+        Args:
+            out_of_fold: what arms say in the balanced setting, with the first seed, of their train prompts.
+            prompts_by_seed: the main seed first.
+            balancing, resamples, confidence: see `pipeline.judging.settings.balanced` and Judge.
 
         Raises: UserError when there are no scores of a seed.
         """
@@ -46,7 +54,9 @@ class Scoreboard:
         self.seed, self.prompts = next(iter(prompts_by_seed.items()))
         self._balancing = balancing
         self._resamples, self._confidence = resamples, confidence
-        self.arms = scores[TaskId(FULL, 0, self.seed)]
+        main = TaskId(FULL, 0, self.seed)
+        self.arms = scores[main]
+        self._out_of_fold = out_of_fold.get(main)
         self.test = np.arange(len(self.test_rows(self.seed)))
         self.balanced = self.balanced_positions(self.seed)
         self.judge = self.judge_of(self.balanced)
@@ -77,6 +87,18 @@ class Scoreboard:
     def whole_arms(self) -> Iterator[tuple[ArmId, np.ndarray]]:
         """The arms that may use all features, with their scores in the balanced setting."""
         return ((arm, scores) for arm, scores in self.arms.items() if arm.k is None)
+
+    def calibrated(self, arm: ArmId, prior_log_odds: float = 0.0) -> np.ndarray:
+        """The scores of an arm in the balanced setting, calibrated by its out-of-fold scores.
+
+        prior_log_odds: added to their log odds; those of a target, where targets are not as many as others.
+
+        Raises: UserError when there are no out-of-fold scores of the arm.
+        """
+        if self._out_of_fold is None or arm not in self._out_of_fold.logits:
+            raise UserError(f"there are no out-of-fold logits of {arm}: run 'dvc repro' to fit it again")
+        labels = self.prompts.labels[self._out_of_fold.rows]
+        return platt(expit(self._out_of_fold.logits[arm]), labels)(self.arms[arm], prior_log_odds)
 
     def draws(self, setting: str) -> list[dict[ArmId, np.ndarray]]:
         """The scores in each draw of a setting."""

@@ -12,7 +12,7 @@ from pipeline.judging.comparisons.curves import CURVES
 from pipeline.judging.comparisons.warnings import warnings
 from pipeline.judging.contrasts import contrasts
 from pipeline.judging.scoreboard import Scoreboard
-from pipeline.judging.scores import read_scores
+from pipeline.judging.scores import read_out_of_fold, read_scores
 from pipeline.judging.settings import FULL, WITHOUT, Balancing
 from pipeline.params.base import read
 from pipeline.params.probe import EvaluateParams, ProbeParams
@@ -29,8 +29,10 @@ def main() -> None:
     params = read("probe", ProbeParams)
     points, variants = read("extract.points", list[str]), read("sae.train", list[str])
     prompts = prompts_of_seeds(params.target, read("seeds", list[int]))
+    files, main_seed = paths.scores(points, variants), next(iter(prompts))
     board = Scoreboard(
-        read_scores(paths.scores(points, variants), prompts),
+        read_scores(files, prompts),
+        read_out_of_fold(files, prompts, lambda task, arm: task.seed == main_seed and arm.k is None),
         prompts,
         balancing=Balancing.of(params),
         **read("evaluate", EvaluateParams).model_dump(),

@@ -5,21 +5,32 @@ from typing import Any
 import numpy as np
 
 from pipeline.judging.arm import ArmId, nested
+from pipeline.judging.judge import Judge
 from pipeline.judging.metrics import METRICS
 from pipeline.judging.scoreboard import Scoreboard
 
 TFIDF = ArmId("tfidf")
+CALIBRATION = ("brier", "calibration_error", "calibration_slope", "calibration_intercept")
 ADVERSARIES = ("dense", "attention", "untrained")  # of the arm `sae`, at the same point
 
 
 def balanced_metrics(board: Scoreboard) -> dict[str, Any]:
-    """All metrics of the arms on all features, AUROC with its interval; and their differences from baselines."""
+    """All metrics of the arms on all features, AUROC with its interval; and their differences from baselines.
+
+    Calibration also of the scores after Platt scaling inside train: `brier_platt` and so on.
+    """
 
     def of_one(arm: ArmId, scores: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = board.judge.metrics(scores[board.balanced], list(METRICS), ["auroc"])
+        found |= calibration(board.judge, board.calibrated(arm)[board.balanced], "platt")
         return found | {f"minus_{other.name}": difference(board, arm, other) for other in baselines(arm)}
 
     return nested((arm, of_one(arm, scores)) for arm, scores in board.whole_arms())
+
+
+def calibration(judge: Judge, scores: np.ndarray, suffix: str) -> dict[str, float]:
+    """How well calibrated some changed scores are; the names end with what was done to them."""
+    return {f"{name}_{suffix}": judge.value(name, scores) for name in CALIBRATION}
 
 
 def baselines(arm: ArmId) -> list[ArmId]:

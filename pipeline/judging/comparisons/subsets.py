@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-from pipeline.judging.arm import nested
+from pipeline.judging.arm import ArmId, nested
+from pipeline.judging.comparisons.balanced import CALIBRATION, calibration
 from pipeline.judging.metrics import THRESHOLD, log_odds, value_of
 from pipeline.judging.scoreboard import Scoreboard
 
-CALIBRATION = ("brier", "calibration_error", "calibration_slope", "calibration_intercept")
 AT_ANY_PREVALENCE = ("auroc", "average_precision", "tpr_at_fpr_0.1%", "tpr_at_fpr_1%", "tpr_at_fpr_5%")
 
 
@@ -18,18 +18,20 @@ def natural(board: Scoreboard) -> dict[str, Any]:
 
     Arms learned from as many targets as others, so their probabilities are too high where targets are rare.
     `brier_shifted` and `calibration_error_shifted` are of probabilities whose log odds are shifted by those of a target
-    among all train prompts.
+    among all train prompts; `brier_platt` and `calibration_error_platt` of those that are calibrated before.
     """
     judge = board.judge_of(board.test)
-    prevalence = float(board.prompts.labels[board.prompts.train].mean())
+    prior = float(logit(board.prompts.labels[board.prompts.train].mean()))
 
-    def of_one(scores: np.ndarray) -> dict[str, float]:
-        shifted = expit(log_odds(scores) + logit(prevalence))
-        return judge.metrics(scores, (*AT_ANY_PREVALENCE, *CALIBRATION), ["average_precision"]) | {
-            f"{name}_shifted": judge.value(name, shifted) for name in ("brier", "calibration_error")
-        }
+    def of_one(arm: ArmId, scores: np.ndarray) -> dict[str, float]:
+        shifted, calibrated = expit(log_odds(scores) + prior), board.calibrated(arm, prior)
+        return (
+            judge.metrics(scores[board.test], (*AT_ANY_PREVALENCE, *CALIBRATION), ["average_precision"])
+            | calibration(judge, shifted[board.test], "shifted")
+            | calibration(judge, calibrated[board.test], "platt")
+        )
 
-    return nested((arm, of_one(scores[board.test])) for arm, scores in board.whole_arms())
+    return nested((arm, of_one(arm, scores)) for arm, scores in board.whole_arms())
 
 
 def harmless(board: Scoreboard) -> dict[str, Any]:

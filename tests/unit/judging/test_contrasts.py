@@ -38,7 +38,7 @@ def board_of(telling: dict[ArmId, float]) -> Scoreboard:
     scores: Scores = {TaskId("balanced", 0, 0): {}}
     for arm, much in telling.items():
         scores[TaskId("balanced", 0, 0)][arm] = much * prompts.labels[rows] + common + 0.5 * rng.normal(size=len(rows))
-    return Scoreboard(scores, {0: prompts}, balancing=Balancing("even", 2), resamples=500, confidence=0.95)
+    return Scoreboard(scores, {}, {0: prompts}, balancing=Balancing("even", 2), resamples=500, confidence=0.95)
 
 
 def test_contrasts_are_of_arms_at_the_point_and_of_the_variant_of_the_sae() -> None:
@@ -89,7 +89,7 @@ def test_with_several_seeds_the_interval_includes_their_variance() -> None:
             ArmId("dense", (POINT,)): labels + noise,
             SAE: (1.2 + 0.3 * (-1) ** seed) * labels + noise,
         } | {ArmId(name, points, variant): labels + noise for name, points, variant in OTHERS_OF_CONTRASTS}
-    board = Scoreboard(scores, prompts_by_seed, balancing=Balancing("even", 2), resamples=100, confidence=0.95)
+    board = Scoreboard(scores, {}, prompts_by_seed, balancing=Balancing("even", 2), resamples=100, confidence=0.95)
     found = contrasts(board, SAE, {ArmId("dense", (POINT,)): 0.7})["sae_minus_dense"]
     assert found["includes"] == "splits, seeds of SAEs and probes"
     assert found["low"] < found["difference"] < found["high"]

@@ -4,15 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from boards import board_of
 
 from pipeline.judging.arm import ArmId
 from pipeline.judging.comparisons.difficulty import by_similarity, hard, within_templates
-from pipeline.judging.comparisons.subsets import natural
 from pipeline.judging.metrics import value_of
-from pipeline.judging.scoreboard import Scoreboard
-from pipeline.judging.scores import TaskId
-from pipeline.judging.settings import FULL, Balancing
-from pipeline.prompts.table import Prompts
 
 WORDS, MEANING, OTHER = ArmId("tfidf"), ArmId("dense", ("p",)), ArmId("sae", ("p",), "v")
 COUNT, TRAIN = 400, 600
@@ -22,38 +18,6 @@ rng = np.random.default_rng(0)
 def texts_of(topics: np.ndarray) -> list[str]:
     """Ten of the thirty words of a topic each."""
     return [" ".join(f"w{topic}x{place}" for place in rng.permutation(30)[:10]) for topic in topics]
-
-
-def board_of(
-    scores: dict[ArmId, np.ndarray],
-    labels: np.ndarray,
-    *,
-    texts: list[str] | None = None,
-    templates: np.ndarray | None = None,
-    nearest: np.ndarray | None = None,
-    train_labels: np.ndarray | None = None,
-) -> Scoreboard:
-    """Test prompts with these scores after as many train prompts as there are train labels."""
-    train = np.arange(TRAIN) % 2 == 0 if train_labels is None else train_labels
-    every = np.concatenate([train, labels])
-    names = [str(number) for number in range(len(every))]
-    sides = np.array(["train"] * len(train) + ["test"] * len(labels))
-    whole = np.full(len(train), "")
-    prompts = Prompts(
-        names,
-        texts or names,
-        np.array(names),
-        every.astype(int),
-        np.array(names),
-        sides,
-        1,
-        0,
-        np.concatenate([whole, np.full(len(labels), "") if templates is None else templates]),
-        np.concatenate([np.full(len(train), np.nan), np.zeros(len(labels)) if nearest is None else nearest]),
-    )
-    return Scoreboard(
-        {TaskId(FULL, 0, 0): scores}, {0: prompts}, balancing=Balancing("natural", 2), resamples=50, confidence=0.95
-    )
 
 
 def test_hard_prompts_have_words_of_the_other_class_whatever_arms_say() -> None:
@@ -107,16 +71,3 @@ def test_within_a_template_only_the_payload_counts() -> None:
     assert found["text"]["tfidf"]["auroc"] == pytest.approx(0.5, abs=0.2)
     assert found["p"]["dense"]["auroc"] > 0.97 > found["p"]["dense"]["auroc_std"] >= 0
     assert within_templates(board_of({WORDS: frame}, labels)) == {"templates": 0, "prompts": 0, "targets": 0}
-
-
-def test_at_the_natural_prevalence_shifted_probabilities_are_calibrated() -> None:
-    """Scores of classifiers that learned from as many targets as others, where one in five is a target."""
-    count = 20_000
-    labels = np.arange(count) % 5 == 0
-    log_odds = rng.normal(np.where(labels, 1.0, -1.0), np.sqrt(2.0))  # of normals with equal priors
-    board = board_of({WORDS: 1 / (1 + np.exp(-log_odds))}, labels, train_labels=np.arange(TRAIN) % 5 == 0)
-    found = natural(board)["text"]["tfidf"]
-    assert found["calibration_error_shifted"] < 0.02 < 0.1 < found["calibration_error"]
-    assert found["brier_shifted"] < found["brier"]
-    assert found["calibration_slope"] == pytest.approx(1, abs=0.1)
-    assert found["calibration_intercept"] == pytest.approx(np.log(1 / 4), abs=0.1)

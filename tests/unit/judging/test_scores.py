@@ -176,6 +176,7 @@ def test_a_seed_without_scores_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no scores of seed 1: run 'dvc repro'"):
         Scoreboard(
             read_scores([file], {0: prompts}),
+            {},
             {0: prompts, 1: prompts},
             balancing=Balancing("even", 2),
             resamples=100,
