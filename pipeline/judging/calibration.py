@@ -33,5 +33,7 @@ def platt(scores: np.ndarray, labels: np.ndarray) -> Platt:
     outcome = np.where(labels, (targets + 1) / (targets + 2), 1 / (others + 2))
     x = np.concatenate([log_odds(scores)] * 2)[:, None]
     one_and_zero = np.arange(len(x)) < len(scores)  # each prompt is there as a target and as another, in parts
-    regression = LogisticRegression(C=np.inf).fit(x, one_and_zero, np.concatenate([outcome, 1 - outcome]))
+    regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
+        x, one_and_zero, np.concatenate([outcome, 1 - outcome])
+    )
     return Platt(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
