@@ -52,11 +52,6 @@ def test_the_order_of_prompts_and_the_names_of_sources_change_nothing(small_run:
     names = {row["source"]: f"other {row['source'][::-1]}" for row in sample_rows(700)}
     for old, new in names.items():
         assert before.pop(f"without_{old}", None) == renamed.pop(f"without_{new}", None)
-    # the columns of sources are in another order, and out-of-fold fits, which Platt scaling learns from, end at 1e-4
-    for setting in ("balanced", "natural"):
-        of_one, of_other = (found[setting]["text"]["length_source"] for found in (before, renamed))
-        for name in [name for name in of_one if name.endswith("_platt")]:
-            assert of_one.pop(name) == pytest.approx(of_other.pop(name), abs=0.03), name
     assert before == renamed
 
 

@@ -17,8 +17,8 @@ def natural(board: Scoreboard) -> dict[str, Any]:
     """On all test prompts: the metrics that mean something at any prevalence, and calibration.
 
     Arms learned from as many targets as others, so their probabilities are too high where targets are rare.
-    `brier_shifted` and `calibration_error_shifted` are of probabilities whose log odds are shifted by those of a target
-    among all train prompts; `brier_platt` and `calibration_error_platt` of those that are calibrated before.
+    Names with `_shifted` are of probabilities whose log odds are shifted by those of a target among all train prompts,
+    names with `_platt` of those that are calibrated before.
     """
     judge = board.judge_of(board.test)
     prior = float(logit(board.prompts.labels[board.prompts.train].mean()))

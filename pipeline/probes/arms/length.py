@@ -15,9 +15,13 @@ def _length(texts: Texts) -> np.ndarray:
 
 
 def _length_and_source(texts: Texts) -> np.ndarray:
-    """And which of the largest sources it is, (N, 2 + sources)."""
-    prompts = texts.prompts
-    return np.hstack([_length(texts), prompts.sources[:, None] == largest_sources(prompts)])
+    """And which of the largest sources it is, (N, 2 + sources).
+
+    Sources are in the order of their first prompts, so that their names decide nothing, rounding included.
+    """
+    sources = texts.prompts.sources.tolist()
+    columns = sorted(largest_sources(texts.prompts), key=sources.index)
+    return np.hstack([_length(texts), np.array(sources)[:, None] == columns])
 
 
 ARMS = [
